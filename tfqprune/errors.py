@@ -1,0 +1,42 @@
+"""The errors of the project: one base, and families that are also built-in types.
+
+Every message says what was expected, what was received and what to do.
+"""
+
+from __future__ import annotations
+
+
+class TfqpruneError(Exception):
+    """Base of all errors raised on purpose by tfqprune and tflite_export."""
+
+
+class ModelTypeError(TfqpruneError, TypeError):
+    """The object handed in is no Keras model that has a graph of legacy Keras layers."""
+
+
+class PlanError(TfqpruneError, ValueError):
+    """A plan, its ratios or its scores cannot be used on this model."""
+
+
+class BudgetError(TfqpruneError, ValueError):
+    """A budget is malformed or cannot be met."""
+
+
+class DataError(TfqpruneError, ValueError):
+    """Data of the wrong shape, type or content, or a data set that does not exist."""
+
+
+class CriterionError(TfqpruneError, ValueError):
+    """A criterion is unknown, misses what it needs or returned nonsense."""
+
+
+class OutputError(TfqpruneError, OSError):
+    """An output folder or file exists already or cannot be written."""
+
+
+class ExportError(TfqpruneError, ValueError):
+    """A model cannot be exported in the format asked for, or the file is not faithful."""
+
+
+class MissingDependencyError(TfqpruneError, ImportError):
+    """An optional package is not installed here."""
