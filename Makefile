@@ -1,0 +1,66 @@
+# Each target does its own set-up: a virtual environment in the checkout with the pinned dependencies.
+# Needs Python 3.11 and its venv module; name another interpreter with `make PYTHON=... test`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := lce,tfmot,dev
+STAMP := $(VENV)/.installed
+# Further arguments for the program that a target runs, e.g. `make demo ARGS="--dataset cifar10"`.
+ARGS ?=
+
+.PHONY: help install demo test test-all fuzz lint format wheels clean
+
+help:
+	@echo "make demo      from two small networks on real data to measured .tflite files"
+	@echo "make test      the tests (make test-all: with the slow ones)"
+	@echo "make fuzz      the property tests, with 5,000 examples each"
+	@echo "make lint      ruff (lint and format) and mypy over both packages"
+	@echo "make format    lets ruff rewrite the files"
+	@echo "make wheels    builds the source archive and the wheel into dist/"
+	@echo "make install   only the set-up; make clean removes what was built, not the environment"
+
+install: $(STAMP)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python found. Debian: apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
+	  echo "The pinned dependencies need Python 3.11 or 3.12; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot create virtual environments (its ensurepip module is missing)."; \
+	  echo "Debian and Ubuntu keep it in a package of its own: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml requirements.lock | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/tfqprune demo $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+# Hypothesis marks its tests itself; the profile (tests/conftest.py) sets the number of examples.
+fuzz: $(STAMP)
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+wheels: $(STAMP)
+	$(BIN)/python -m build
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
