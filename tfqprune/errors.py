@@ -40,3 +40,7 @@ class ExportError(TfqpruneError, ValueError):
 
 class MissingDependencyError(TfqpruneError, ImportError):
     """An optional package is not installed here."""
+
+
+class ZooError(TfqpruneError, ValueError):
+    """The zoo has no such network, or cannot build it with these arguments."""
