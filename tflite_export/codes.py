@@ -1,0 +1,151 @@
+"""Finds the quantised kernels of a Keras model among the constants of a converted .tflite file.
+
+The converter lays kernels out anew and multiplies batch-norm scales and activation steps into them. So a constant
+belongs to a layer where every output channel of it is one number times that channel's integer codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tflite_export.graph import Graph, TensorType
+from tfqprune.errors import ExportError
+from tfqprune.precision import codes, quantized_weights, quantizer_bits
+
+# Relative error of a channel's values against scale * integers: some float32 roundings, far below half a level.
+_TOLERANCE = 4e-6
+
+
+@dataclass(frozen=True)
+class CodedKernel:
+    """One quantised kernel of a layer, in the layout of the .tflite file.
+
+    Attributes:
+        layer: name of the Keras layer.
+        weight: weight attribute (``kernel``, ``depthwise_kernel``, ...).
+        integers: the codes, in the layout of the file.
+        axis: the axis of the output channels in that layout.
+        bits: bits that one code needs by the quantiser's precision.
+    """
+
+    layer: str
+    weight: str
+    integers: np.ndarray
+    axis: int
+    bits: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """A constant of the file that is ``scale * kernel.integers``.
+
+    Attributes:
+        tensor: index of the constant.
+        kernel: what it is.
+        scale: float32 [channels], along ``kernel.axis``.
+    """
+
+    tensor: int
+    kernel: CodedKernel
+    scale: np.ndarray
+
+
+def leaf_layers(model: Any) -> list[Any]:
+    """The layers of a Keras model in order, those of nested models included, containers left out."""
+    return [layer for layer in model._flatten_layers(recursive=True, include_self=False) if not _is_container(layer)]
+
+
+def _is_container(layer: Any) -> bool:
+    return bool(getattr(layer, "layers", None))
+
+
+def coded_kernels(model: Any) -> list[CodedKernel]:
+    """Every quantised kernel of a Keras model as integers in the layout of a .tflite file.
+
+    Raises:
+        ExportError: a quantiser's output is no set of equidistant levels (named with its layer).
+    """
+    found = []
+    for layer in leaf_layers(model):
+        for weight, quantizer in quantized_weights(layer).items():
+            if quantizer_bits(quantizer) >= 32 or type(quantizer).__name__ in ("NoOp", "NoOpQuantizer"):
+                continue
+            coded = codes(layer, weight)
+            if coded is None:
+                raise ExportError(
+                    f"Expected the quantiser of {layer.name}.{weight} to give at most 2^{quantizer_bits(quantizer)} "
+                    f"equidistant levels. Received: {quantizer!r}, whose levels are unknown. "
+                    'Use a larq quantiser, or format="float32".'
+                )
+            integers, axis = to_file_layout(layer, weight, coded.integers)
+            found.append(CodedKernel(layer.name, weight, integers, axis, coded.bits))
+    return found
+
+
+def to_file_layout(layer: Any, weight: str, kernel: np.ndarray) -> tuple[np.ndarray, int]:
+    """Keras layout -> .tflite layout, and the axis of the output channels there."""
+    if weight == "depthwise_kernel":
+        if kernel.ndim == 3:  # one-dimensional separable: [width, channels, multiplier]
+            kernel = kernel[None]
+        return kernel.reshape(1, *kernel.shape[:2], -1), 3
+    if weight == "pointwise_kernel" and kernel.ndim == 3:
+        kernel = kernel[None]
+    if "Transpose" in type(layer).__name__ and kernel.ndim == 4:  # [height, width, out, in]
+        return kernel.transpose(2, 0, 1, 3), 0
+    if kernel.ndim == 2:
+        return kernel.T, 0
+    if kernel.ndim == 3:  # one-dimensional convolution
+        return kernel.transpose(2, 0, 1)[:, None], 0
+    if kernel.ndim == 4:
+        return kernel.transpose(3, 0, 1, 2), 0
+    return kernel, kernel.ndim - 1
+
+
+def match_constants(graph: Graph, kernels: list[CodedKernel]) -> list[Match]:
+    """Pairs float constants of a file with coded kernels.
+
+    Returns:
+        One match per constant that is a multiple, per output channel, of a kernel's codes.
+    """
+    by_shape: dict[tuple[int, ...], list[CodedKernel]] = {}
+    for kernel in kernels:
+        by_shape.setdefault(kernel.integers.shape, []).append(kernel)
+    matches = []
+    for index, tensor in enumerate(graph.tensors):
+        if tensor.type != TensorType.FLOAT32 or not graph.is_constant(index):
+            continue
+        for kernel in by_shape.get(graph.shape(index), []):
+            scale = channel_scale(graph.constant(index), kernel.integers, kernel.axis)
+            if scale is not None:
+                matches.append(Match(index, kernel, scale))
+                break
+    return matches
+
+
+def channel_scale(values: np.ndarray, integers: np.ndarray, axis: int) -> np.ndarray | None:
+    """The float32 [channels] with values == scale * integers to float rounding, or None where there is none."""
+    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).astype(np.float64)
+    codes_ = np.moveaxis(integers, axis, 0).reshape(rows.shape[0], -1).astype(np.float64)
+    power = (codes_**2).sum(axis=1)
+    scale = (rows * codes_).sum(axis=1) / np.where(power == 0, 1.0, power)
+    error = np.abs(rows - scale[:, None] * codes_).max(axis=1)
+    largest = np.abs(scale) * np.maximum(np.abs(codes_).max(axis=1), 1.0)
+    if not np.all(error <= _TOLERANCE * largest):
+        return None
+    return scale.astype(np.float32)
+
+
+def missing_layers(kernels: list[CodedKernel], matches: list[Match]) -> list[str]:
+    """Names of layers whose kernel was not found among the constants, in order."""
+    found = {(match.kernel.layer, match.kernel.weight) for match in matches}
+    equal = {match.kernel.integers.tobytes() + bytes(str(match.kernel.integers.shape), "ascii") for match in matches}
+    return [
+        f"{kernel.layer}.{kernel.weight}"
+        for kernel in kernels
+        if (kernel.layer, kernel.weight) not in found
+        # two layers with equal codes share one constant
+        and kernel.integers.tobytes() + bytes(str(kernel.integers.shape), "ascii") not in equal
+    ]

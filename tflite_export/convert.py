@@ -1,0 +1,127 @@
+"""Keras model -> float .tflite object tree: TensorFlow's converter and Larq Compute Engine's, kept quiet."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tflite_export.flatbuffer import read_model
+from tflite_export.runtime import require_lce
+from tfqprune.errors import ExportError, ModelTypeError
+
+
+def check_model(model: Any) -> None:
+    """Refuses what cannot be converted, before any work.
+
+    Raises:
+        ModelTypeError: no legacy Keras model with a graph of layers and known inputs.
+        ExportError: the model computes in less than float32 (its levels would not be exact).
+    """
+    import tensorflow as tf
+
+    if not isinstance(model, tf.keras.Model):
+        module = type(model).__module__
+        hint = (
+            "It is a Keras 3 model: build it with tf_keras (TF_USE_LEGACY_KERAS=1)."
+            if module.split(".")[0] == "keras"
+            else "Pass a tf.keras.Model."
+        )
+        raise ModelTypeError(f"Expected a legacy Keras model. Received: {type(model).__name__} ({module}). {hint}")
+    if not getattr(model, "_is_graph_network", False):
+        raise ModelTypeError(
+            f"Expected a built functional or Sequential model. Received: {type(model).__name__} {model.name!r}, which "
+            "has no graph of layers. Build it with the functional API, or give a Sequential model an Input first."
+        )
+    dtypes = {layer.name: layer.compute_dtype for layer in model._flatten_layers() if hasattr(layer, "compute_dtype")}
+    low = {name: dtype for name, dtype in dtypes.items() if dtype in ("float16", "bfloat16")}
+    if low:
+        name, dtype = next(iter(low.items()))
+        raise ExportError(
+            f"Expected layers that compute in float32. Received: {name} in {dtype}, where quantiser levels are not "
+            "exact. Set the policy to float32, build the model again, copy the weights and re-estimate batch norms."
+        )
+
+
+def to_litert(model: Any, configure: Any = None) -> Any:
+    """The TensorFlow converter's output as a ``ModelT``; quantised kernels are float constants, batch norms folded.
+
+    Args:
+        model: a legacy Keras model.
+        configure: called with the converter before it runs, to set options.
+
+    Raises:
+        ExportError: the converter failed; the message has its last words.
+    """
+    import tensorflow as tf
+
+    def run() -> bytes:
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        if configure is not None:
+            configure(converter)
+        return bytes(converter.convert())
+
+    return read_model(_converted(run, model, "the TensorFlow Lite converter"))
+
+
+def to_lce(model: Any) -> Any:
+    """Larq Compute Engine's converter's output as a ``ModelT``.
+
+    Raises:
+        MissingDependencyError: larq-compute-engine is not installed.
+        ExportError: the converter failed.
+    """
+    require_lce("to convert binary networks")
+    import larq_compute_engine as lce
+
+    return read_model(_converted(lambda: bytes(lce.convert_keras_model(model)), model, "Larq Compute Engine"))
+
+
+def _converted(run: Any, model: Any, who: str) -> bytes:
+    with _captured_chatter() as chatter:
+        try:
+            result: bytes = run()
+            return result
+        except Exception as error:
+            failure = error
+    said = [line for line in chatter[0].splitlines() if "error" in line.lower()][:2]
+    raise ExportError(
+        f"Expected {who} to convert model {model.name!r}. Received: {type(failure).__name__}: "
+        f"{str(failure).strip().splitlines()[0] if str(failure).strip() else ''} {' | '.join(said)}. "
+        "The layer named in the message has no counterpart in TensorFlow Lite: replace it, or split the model there."
+    ) from failure
+
+
+@contextmanager
+def _captured_chatter() -> Iterator[list[str]]:
+    """Keeps what converters print (from C++ too) off the terminal; the text is there afterwards."""
+    import logging
+
+    chatter = [""]
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        saved = os.dup(1), os.dup(2)
+        try:
+            os.dup2(sink.fileno(), 1)
+            os.dup2(sink.fileno(), 2)
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield chatter
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for target, source in enumerate(saved, start=1):
+                os.dup2(source, target)
+                os.close(source)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            sink.seek(0)
+            chatter[0] = sink.read().decode(errors="replace")

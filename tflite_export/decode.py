@@ -1,0 +1,151 @@
+"""Stores kernels as 1 to 8 bits and lets the runtime decode them: constant -> CAST (-> ADD) -> MUL -> filter.
+
+CAST is not folded or cached by the interpreter, so the decoded floats live in the arena, one layer at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.codes import Match
+from tflite_export.graph import BuiltinOperator, Graph, TensorType
+from tflite_export.packing import pack, pack_sign_pairs
+from tfqprune.errors import ExportError
+
+TYPE_OF_BITS = {2: TensorType.INT2, 4: TensorType.INT4, 8: TensorType.INT8}
+# The first version of CAST that reads INT2 or INT4; an older runtime then refuses the file by name.
+_CAST_VERSION = {2: 8, 4: 6, 8: 1}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How integers are stored: ``integers == step * (stored + offset)``.
+
+    Attributes:
+        bits: 1 (two signs share a 2-bit code), 2, 4 or 8.
+        step: 1, or 2 where only odd integers occur and half of the range is saved.
+        offset: 0, or 0.5 with step 2.
+    """
+
+    bits: int
+    step: int
+    offset: float
+
+
+def storage_for(integers: np.ndarray) -> Storage | None:
+    """The narrowest storage of a kernel's integers, or None where 8 bits do not hold them.
+
+    | integers | bits |
+    | --- | --- |
+    | -1, 1 | 1 |
+    | -1, 0, 1 or -3, -1, 1, 3 | 2 |
+    | -8 to 7 or odd ones from -15 to 15 | 4 |
+    | -128 to 127 or odd ones from -255 to 255 | 8 |
+    """
+    low, high = int(integers.min()), int(integers.max())
+    odd = bool(np.all(integers % 2 != 0))
+    if odd and -1 <= low and high <= 1:
+        return Storage(1, 1, 0.0)
+    for bits in (2, 4, 8):
+        if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1):
+            return Storage(bits, 1, 0.0)
+        if odd and -(2**bits) < low and high < 2**bits:
+            return Storage(bits, 2, 0.5)
+    return None
+
+
+def insert_decoder(graph: Graph, match: Match, storage: Storage) -> None:
+    """Replaces a float constant by packed integers and, before each of its readers, the operators that decode them."""
+    for consumer in graph.consumers(match.tensor):
+        builder = _Builder(graph)
+        decoded = _signs(builder, match) if storage.bits == 1 else _integers(builder, match, storage)
+        graph.insert(consumer, builder.operators)
+        consumer.inputs = np.where(np.asarray(consumer.inputs) == match.tensor, decoded, consumer.inputs).astype(
+            np.int32
+        )
+
+
+class _Builder:
+    """Collects the operators of one decoder."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.operators: list[Any] = []
+
+    def run(self, builtin: int, inputs: list[int], shape: tuple[int, ...], options: Any = None, version: int = 1) -> int:
+        output = self.graph.add_tensor(shape, TensorType.FLOAT32)
+        self.operators.append(self.graph.new_operator(builtin, inputs, [output], options, version))
+        return output
+
+    def cast(self, integers: np.ndarray, bits: int) -> int:
+        stored = self.graph.add_tensor(integers.shape, TYPE_OF_BITS[bits], pack(integers, bits))
+        return self.run(BuiltinOperator.CAST, [stored], integers.shape, version=_CAST_VERSION[bits])
+
+    def scalar(self, value: float) -> int:
+        return self.graph.add_constant(np.asarray(value, dtype=np.float32))
+
+    def scale(self, tensor: int, scale: np.ndarray, axis: int, shape: tuple[int, ...]) -> int:
+        if np.all(scale == scale[0]):
+            factor = self.scalar(float(scale[0]))
+        else:
+            factor = self.graph.add_constant(scale.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
+        return self.run(BuiltinOperator.MUL, [tensor, factor], shape, schema.MulOptionsT())
+
+
+def stored_integers(integers: np.ndarray, axis: int) -> tuple[np.ndarray, int]:
+    """The integers that the file holds for a kernel, and their width in bits.
+
+    Raises:
+        ExportError: the integers need more than 8 bits.
+    """
+    storage = storage_for(integers)
+    if storage is None:
+        raise ExportError(
+            f"Expected integers that 8 bits hold. Received: {integers.min()} to {integers.max()}. "
+            'Use format="float32" for quantisers of more than 8 bits.'
+        )
+    if storage.bits > 1:
+        return np.rint(integers / storage.step - storage.offset).astype(np.int32), storage.bits
+    split = _even_axis(integers.shape, axis)
+    if split is None:  # nothing to pair up evenly: two bits each, such kernels are tiny
+        return integers, 2
+    return pack_sign_pairs(*np.split(integers, 2, axis=split)), 2
+
+
+def _even_axis(shape: tuple[int, ...], axis: int) -> int | None:
+    """An axis of even length, the output channels' if it is."""
+    return next((i for i in (axis, *range(len(shape))) if shape[i] % 2 == 0), None)
+
+
+def _integers(builder: _Builder, match: Match, storage: Storage) -> int:
+    integers = match.kernel.integers
+    decoded = builder.cast(*stored_integers(integers, match.kernel.axis))
+    if storage.offset:
+        half = builder.scalar(storage.offset)
+        decoded = builder.run(BuiltinOperator.ADD, [decoded, half], integers.shape, schema.AddOptionsT())
+    return builder.scale(decoded, match.scale * storage.step, match.kernel.axis, integers.shape)
+
+
+def _signs(builder: _Builder, match: Match) -> int:
+    """Two signs per 2-bit code: first half of a dimension in the high bit, second half in the low bit."""
+    shape, scale, axis = match.kernel.integers.shape, match.scale, match.kernel.axis
+    stored, bits = stored_integers(match.kernel.integers, axis)
+    split = _even_axis(shape, axis)
+    code, half = builder.cast(stored, bits), stored.shape
+    if split is None:
+        return builder.scale(code, scale, axis, shape)
+    code = builder.run(BuiltinOperator.ADD, [code, builder.scalar(0.5)], half, schema.AddOptionsT())
+    high = builder.run(BuiltinOperator.SIGN, [code], half)
+    low = builder.run(BuiltinOperator.SUB, [code, high], half, schema.SubOptionsT())
+    if split == axis:  # the scale takes the missing factor 2 of the low half
+        scale = scale * np.repeat(np.asarray([1.0, 2.0], np.float32), len(scale) // 2)
+    else:
+        low = builder.run(BuiltinOperator.ADD, [low, low], half, schema.AddOptionsT())
+    joined = schema.ConcatenationOptionsT()
+    joined.axis = split
+    both = builder.run(BuiltinOperator.CONCATENATION, [high, low], shape, joined)
+    return builder.scale(both, scale, axis, shape)

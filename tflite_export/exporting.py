@@ -1,0 +1,183 @@
+"""Keras model -> a small .tflite file that is proven to compute the same."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tflite_export.codes import coded_kernels, leaf_layers
+from tflite_export.convert import check_model
+from tflite_export.flatbuffer import serialize, write_atomically
+from tflite_export.formats import Facts, Format, Promise, Request, choose_format, get_format
+from tflite_export.runtime import require_lce
+from tflite_export.sizes import SizeReport, size_report
+from tflite_export.strip import set_batch_size, strip
+from tflite_export.verification import TOLERANCE, Agreement, as_inputs, verify
+from tfqprune.errors import ExportError, OutputError
+from tfqprune.precision import input_bits, quantized_weights, weight_bits
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported file and what is known of it.
+
+    Attributes:
+        path: where it is.
+        bytes: its size.
+        floor_bytes: the theoretical floor of the model (see :func:`tflite_export.floor_bytes`).
+        breakdown: bytes by layer and kind.
+        format: the format's name.
+        reason: why this format.
+        agreement: comparison with the Keras model.
+        runtime: ``litert`` or ``lce``, what runs the file.
+        notes: what else the user should know.
+    """
+
+    path: Path
+    bytes: int
+    floor_bytes: int
+    breakdown: SizeReport
+    format: str
+    reason: str
+    agreement: Agreement
+    runtime: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ratio(self) -> float:
+        """Size over floor."""
+        return self.bytes / self.floor_bytes if self.floor_bytes else float("inf")
+
+
+def export(
+    model: Any,
+    path: str | os.PathLike[str],
+    format: str = "auto",
+    *,
+    optimize: str = "size",
+    data: Any = None,
+    samples: int = 64,
+    tolerance: float = TOLERANCE,
+    strict: bool = True,
+    promise: Promise | None = None,
+    threads: int = 1,
+    xnnpack: bool = True,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> ExportResult:
+    """Stores a Keras model as a .tflite file and compares the two in the runtime that will run the file.
+
+    Args:
+        model: a legacy Keras model: float, binary, ternary, DoReFa or mixed; functional or Sequential.
+        path: the file to write; replaced if it exists, there in full or not at all.
+        format: ``auto`` or a name from :func:`tflite_export.list_formats`.
+        optimize: ``size`` or ``speed``, what ``auto`` goes by.
+        data: inputs for the comparison (and for formats that calibrate), as for :func:`tflite_export.verify`.
+        samples: how many samples to compare.
+        tolerance: error above which a sample counts as off.
+        strict: fail, leaving no file, where the agreement is below the promise; False keeps the file and leaves the
+            judgement to the caller.
+        promise: the agreement to demand; None for the format's own.
+        threads: threads of the runtime in the comparison.
+        xnnpack: whether LiteRT may use the XNNPACK delegate in the comparison.
+        batch_size: fixes the batch dimension; None keeps it resizable (LiteRT) or 1 (Larq Compute Engine).
+        seed: of generated inputs.
+
+    Returns:
+        An :class:`ExportResult`.
+
+    Raises:
+        ModelTypeError: no legacy Keras model with a graph of layers.
+        ExportError: the format does not take the model, the converter failed, or the file is below the promise.
+        DataError: ``data`` does not fit the model.
+        OutputError: the file cannot be written; said before any work.
+        MissingDependencyError: the format needs larq-compute-engine, which is not installed.
+    """
+    target = Path(path)
+    check_writable(target)
+    check_model(model)
+    facts = gather_facts(model)
+    if format == "auto":
+        name, reason = choose_format(facts, optimize)
+    else:
+        name, reason = format, "asked for"
+    chosen = get_format(name)
+    chosen.check(facts)
+    if chosen.capability.runtime == "lce":
+        require_lce(f"for format {name!r}")
+    arrays = None if data is None else as_inputs(model, data, samples)
+    built = chosen.build(Request(model, facts, arrays))
+    if batch_size is not None:
+        _check_batch_size(batch_size)
+        set_batch_size(built.model, batch_size)
+    strip(built.model, drop_shapes=built.drop_shapes)
+    content = serialize(built.model)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "model.tflite"
+        trial.write_bytes(content)
+        agreement = verify(
+            model, trial, data, samples=samples, tolerance=tolerance, threads=threads,
+            xnnpack=xnnpack and chosen.capability.xnnpack, seed=seed,
+        )  # fmt: skip
+    if strict:
+        _check_promise(chosen, promise or chosen.capability.promise, agreement)
+    report = size_report(content, model)
+    write_atomically(target, content)
+    return ExportResult(
+        path=target, bytes=len(content), floor_bytes=report.floor_bytes, breakdown=report, format=name, reason=reason,
+        agreement=agreement, runtime=chosen.capability.runtime, notes=built.notes,
+    )  # fmt: skip
+
+
+def check_writable(path: Path) -> None:
+    """Raises:
+    OutputError: a file cannot be put there.
+    """
+    folder = path.parent
+    problem = None
+    if path.is_dir():
+        problem = "a folder of that name"
+    elif not folder.is_dir():
+        problem = f"no folder {str(folder)!r}"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        problem = f"no right to write in {str(folder)!r}"
+    if problem:
+        raise OutputError(
+            f"Expected a place where {path.name!r} can be written. Received: {problem}. "
+            "Create the folder or choose another path."
+        )
+
+
+def gather_facts(model: Any) -> Facts:
+    """What the formats need to know of a model."""
+    layers = [layer for layer in leaf_layers(model) if quantized_weights(layer)]
+    kernel_bits = {
+        f"{layer.name}.{weight}": weight_bits(layer, weight)
+        for layer in layers
+        for weight in quantized_weights(layer)
+        if weight_bits(layer, weight) < 32
+    }
+    return Facts(
+        kernels=tuple(coded_kernels(model)) if all(bits <= 8 for bits in kernel_bits.values()) else (),
+        kernel_bits=kernel_bits,
+        input_bits={layer.name: input_bits(layer) for layer in layers},
+        layer_types={layer.name: type(layer).__name__ for layer in layers},
+    )
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ExportError(f"Expected batch_size to be an integer from 1, or None. Received: {batch_size!r}.")
+
+
+def _check_promise(chosen: Format, promise: Promise, agreement: Agreement) -> None:
+    if agreement.top1 >= promise.top1 and agreement.off_share <= promise.off_share:
+        return
+    raise ExportError(
+        f"Expected format {chosen.name!r} to agree with Keras on at least {promise.top1:.1%} of first classes, with at "
+        f"most {promise.off_share:.1%} of samples off. Received: {agreement}. No file was written. "
+        'Compare on real inputs with data=..., use format="float32", or pass strict=False to keep the file anyway.'
+    )

@@ -1,0 +1,194 @@
+"""Reads and writes .tflite files as objects: bounded reading of any bytes, aligned and atomic writing.
+
+Nothing here needs TensorFlow: the schema classes come with ai-edge-litert.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfqprune.errors import ExportError, OutputError
+
+_IDENTIFIER = b"TFL3"
+# What the generated readers raise on bytes that are no flatbuffer.
+_READ_ERRORS = (
+    struct.error, IndexError, ValueError, TypeError, OverflowError, MemoryError, AttributeError, KeyError,
+    RecursionError,
+)  # fmt: skip
+
+
+def read_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
+    """The content of a file, or the bytes themselves.
+
+    Raises:
+        ExportError: the file does not exist or cannot be read.
+    """
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise ExportError(f"Expected a readable .tflite file. Received: {os.fspath(source)!r} ({error}).") from error
+
+
+def read_model(source: str | os.PathLike[str] | bytes) -> Any:
+    """Parses a .tflite file into the schema's object tree (``ModelT``), whatever the bytes are.
+
+    Args:
+        source: path of a file, or its content.
+
+    Raises:
+        ExportError: the bytes are no intact .tflite file (truncated, random, inconsistent indices).
+    """
+    data = read_bytes(source)
+    label = f"{len(data)} bytes" if isinstance(source, bytes) else repr(os.fspath(source))
+    if len(data) < 16 or data[4:8] != _IDENTIFIER:
+        raise ExportError(
+            f"Expected a .tflite file (bytes 4 to 8 are {_IDENTIFIER!r}). "
+            f"Received: {label}, starting {data[:8]!r}. Export the model again or check the path."
+        )
+    try:
+        _check_vector_lengths(data)
+        model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
+        _check_indices(model)
+    except ExportError:
+        raise
+    except _READ_ERRORS as error:
+        raise _damaged(f"{type(error).__name__}: {error}") from error
+    return model
+
+
+def _damaged(what: str) -> ExportError:
+    return ExportError(f"Expected an intact .tflite file. Received: damaged content ({what}). Export the model again.")
+
+
+def _check_vector_lengths(data: bytes) -> None:
+    """Refuses lengths that no file of this size can hold, before a reader loops over them.
+
+    Every element of a vector of tables takes at least 4 bytes, so all of them together cannot exceed a
+    quarter of the file; vectors of numbers are bounded by numpy when they are read.
+    """
+    budget = len(data) // 4
+
+    def spend(count: int) -> int:
+        nonlocal budget
+        budget -= count
+        if budget < 0:
+            raise _damaged("more table entries than the file has room for")
+        return count
+
+    root = schema.Model.GetRootAs(bytearray(data), 0)
+    spend(root.OperatorCodesLength() + root.BuffersLength() + root.MetadataLength())
+    if root.ExternalBufferGroupsLength() or root.ExternalBuffersLength():
+        raise _damaged("external buffers, which are not supported")
+    for s in range(spend(root.SignatureDefsLength())):
+        signature = root.SignatureDefs(s)
+        spend(signature.InputsLength() + signature.OutputsLength())
+    for s in range(spend(root.SubgraphsLength())):
+        subgraph = root.Subgraphs(s)
+        spend(subgraph.OperatorsLength())
+        for t in range(spend(subgraph.TensorsLength())):
+            tensor = subgraph.Tensors(t)
+            spend(tensor.VariantTensorsLength())
+            sparsity = tensor.Sparsity()
+            if sparsity is not None:
+                spend(sparsity.DimMetadataLength())
+
+
+def _check_indices(model: Any) -> None:
+    """Refuses indices that point outside their table, so that later code can trust them."""
+    buffers, codes = len(model.buffers or []), len(model.operatorCodes or [])
+    if not model.subgraphs:
+        raise _damaged("no subgraph")
+    for subgraph in model.subgraphs:
+        if subgraph.tensors is None or subgraph.inputs is None or subgraph.outputs is None:
+            raise _damaged("a subgraph without tensors, inputs or outputs")
+        subgraph.operators = subgraph.operators or []
+        tensors = len(subgraph.tensors)
+        for tensor in subgraph.tensors:
+            _check_range([tensor.buffer], buffers, "buffer")
+            if tensor.shape is not None:
+                tensor.shape = np.asarray(tensor.shape).reshape(-1)
+        _check_range(subgraph.inputs, tensors, "graph input")
+        _check_range(subgraph.outputs, tensors, "graph output")
+        for operator in subgraph.operators:
+            _check_range([operator.opcodeIndex], codes, "operator code")
+            operator.inputs = [] if operator.inputs is None else operator.inputs
+            operator.outputs = [] if operator.outputs is None else operator.outputs
+            _check_range([i for i in operator.inputs if i != -1], tensors, "operator input")
+            _check_range(operator.outputs, tensors, "operator output")
+    for signature in model.signatureDefs or []:
+        _check_range([signature.subgraphIndex], len(model.subgraphs), "signature's subgraph")
+        limit = len(model.subgraphs[signature.subgraphIndex].tensors)
+        for entry in [*(signature.inputs or []), *(signature.outputs or [])]:
+            _check_range([entry.tensorIndex], limit, "signature")
+
+
+def _check_range(indices: Any, limit: int, what: str) -> None:
+    for index in indices:
+        if not 0 <= int(index) < limit:
+            raise _damaged(f"{what} index {int(index)}, expected 0 to {limit - 1}")
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer packed with the schema's alignment, which the generated Python packer leaves out."""
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802 - the generated packer calls this name
+        payload = np.asarray(self.data, dtype=np.uint8).tobytes()
+        # Scalars and small vectors need no more than their own element; kernels read large ones as SIMD words.
+        builder.StartVector(1, len(payload), 16 if len(payload) >= 64 else 8 if len(payload) >= 8 else 4)
+        builder.head -= len(payload)
+        builder.Bytes[builder.head : builder.head + len(payload)] = payload
+        vector = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
+
+
+def serialize(model: Any) -> bytes:
+    """Packs a ``ModelT`` into the bytes of a .tflite file, constants aligned."""
+    for i, buffer in enumerate(model.buffers):
+        if buffer.data is not None and len(buffer.data):
+            model.buffers[i] = _AlignedBuffer(data=buffer.data)
+        else:
+            model.buffers[i] = schema.BufferT()
+    size = sum(0 if b.data is None else len(b.data) for b in model.buffers)
+    builder = flatbuffers.Builder(size + 65536)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file so that it is there in full or not at all (temporary file beside it, then rename).
+
+    Raises:
+        OutputError: the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(
+            f"Expected a writable place for the .tflite file. Received: {os.fspath(path)!r} ({error}). "
+            "Create the folder or choose another path."
+        ) from error

@@ -1,0 +1,137 @@
+"""What a format is: data about what it can do, checked before any work, and one function that builds the bytes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from tflite_export.codes import CodedKernel
+from tfqprune.errors import ExportError
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The agreement with Keras that a format promises; export fails below it.
+
+    Attributes:
+        top1: smallest share of samples with the same class first.
+        off_share: largest share of samples off by more than the tolerance.
+    """
+
+    top1: float
+    off_share: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the formats need to know of a model, gathered once.
+
+    Attributes:
+        kernels: every quantised kernel as integers.
+        kernel_bits: ``layer.weight`` -> bits, of quantised kernels.
+        input_bits: layer -> bits of its input quantiser, for layers with a quantised kernel (32: real input).
+        layer_types: layer -> class name, for layers with a quantised kernel.
+    """
+
+    kernels: tuple[CodedKernel, ...]
+    kernel_bits: dict[str, int]
+    input_bits: dict[str, int]
+    layer_types: dict[str, str]
+
+    @property
+    def binary(self) -> bool:
+        """Whether every quantised kernel has 1 bit, and some layer multiplies it with 1-bit activations."""
+        return (
+            bool(self.kernel_bits)
+            and set(self.kernel_bits.values()) == {1}
+            and any(bits == 1 for bits in self.input_bits.values())
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a format is asked to build.
+
+    Attributes:
+        model: the Keras model.
+        facts: what is known of it.
+        data: representative inputs, a list of arrays [samples, ...] by input, or None.
+    """
+
+    model: Any
+    facts: Facts
+    data: list[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A format's work.
+
+    Attributes:
+        model: the finished ``ModelT``, not stripped yet.
+        notes: what the user should know.
+        drop_shapes: whether the shapes of intermediate tensors may go.
+    """
+
+    model: Any
+    notes: tuple[str, ...] = ()
+    drop_shapes: bool = False
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a format takes, as data.
+
+    Attributes:
+        kernel_bits: widths of quantised kernels that it stores at its own precision.
+        needs_quantised: whether a model without any quantised kernel is refused.
+        runtime: ``litert`` or ``lce``.
+        platforms: where such a file runs.
+        xnnpack: whether the files are meant to run with LiteRT's XNNPACK delegate.
+    """
+
+    kernel_bits: frozenset[int]
+    needs_quantised: bool
+    runtime: str
+    platforms: str
+    xnnpack: bool = True
+    promise: Promise = field(default_factory=lambda: Promise(top1=0.98, off_share=0.3))
+
+
+class Format(ABC):
+    """One way to store a model. Subclass it, say what it can do, and register it.
+
+    Attributes:
+        name: what users write in ``format=``.
+        summary: one line for a table.
+        capability: what it takes.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    capability: ClassVar[Capability]
+
+    def refusal(self, facts: Facts) -> str | None:
+        """Why a model cannot be stored in this format, or None where it can."""
+        if self.capability.needs_quantised and not facts.kernel_bits:
+            return 'no layer has a quantised kernel; use format="float32"'
+        for name, bits in facts.kernel_bits.items():
+            if bits not in self.capability.kernel_bits:
+                return (
+                    f"{name} has {bits}-bit weights, and this format takes "
+                    f"{', '.join(map(str, sorted(self.capability.kernel_bits)))} bits"
+                )
+        return None
+
+    def check(self, facts: Facts) -> None:
+        """Raises:
+        ExportError: the model cannot be stored in this format.
+        """
+        reason = self.refusal(facts)
+        if reason is not None:
+            raise ExportError(f"Expected a model that format {self.name!r} can store. Received: {reason}.")
+
+    @abstractmethod
+    def build(self, request: Request) -> Built:
+        """Builds the model in this format; :func:`tflite_export.export` strips, verifies and writes it."""

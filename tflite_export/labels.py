@@ -1,0 +1,49 @@
+"""Gives the constants of a .tflite file their Keras layers' names back, by content."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tflite_export.codes import to_file_layout, channel_scale, coded_kernels, leaf_layers
+from tflite_export.decode import stored_integers
+from tflite_export.graph import Graph, TensorType
+from tflite_export.packing import pack, pack_sign_words
+from tfqprune.errors import TfqpruneError
+from tfqprune.precision import deployed
+
+
+def label_constants(graph: Graph, model: Any) -> dict[int, str]:
+    """Constant tensor -> Keras layer name, for every kernel that is stored as such, packed, or as sign words."""
+    by_content: dict[bytes, str] = {}
+    try:
+        kernels = coded_kernels(model)
+    except TfqpruneError:
+        kernels = []
+    for kernel in kernels:
+        stored, bits = stored_integers(kernel.integers, kernel.axis)
+        by_content.setdefault(pack(stored, bits), kernel.layer)
+        if np.all(np.abs(kernel.integers) == 1):
+            by_content.setdefault(pack_sign_words(kernel.integers).tobytes(), kernel.layer)
+            by_content.setdefault(pack_sign_words(kernel.integers.reshape(-1)).tobytes(), kernel.layer)
+        by_content.setdefault(pack(np.clip(kernel.integers, -128, 127), 8), kernel.layer)
+    floats: dict[tuple[int, ...], list[tuple[str, np.ndarray, int]]] = {}
+    for layer in leaf_layers(model):
+        for weight in ("kernel", "depthwise_kernel", "pointwise_kernel"):
+            if getattr(layer, weight, None) is not None:
+                values, axis = to_file_layout(layer, weight, deployed(layer, weight))
+                floats.setdefault(values.shape, []).append((layer.name, values, axis))
+    labels = {}
+    for index, tensor in enumerate(graph.tensors):
+        if not graph.is_constant(index):
+            continue
+        name = by_content.get(graph.raw(index).tobytes())
+        if name is None and tensor.type == TensorType.FLOAT32:
+            name = next(
+                (n for n, v, axis in floats.get(graph.shape(index), []) if channel_scale(graph.constant(index), v, axis) is not None),
+                None,
+            )  # fmt: skip
+        if name is not None:
+            labels[index] = name
+    return labels

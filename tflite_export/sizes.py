@@ -1,0 +1,195 @@
+"""Where the bytes of a .tflite file go: by layer and by kind, against the floor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from tflite_export.flatbuffer import read_bytes, read_model
+from tflite_export.graph import TYPE_BITS, TYPE_NAMES, Graph, TensorType, is_lce
+
+KINDS = ("weights", "scales", "biases", "other constants", "names", "tables")
+# Operator -> kind of each input that may be constant.
+_ROLES: dict[str, dict[int, str]] = {
+    "CONV_2D": {1: "weights", 2: "biases"},
+    "DEPTHWISE_CONV_2D": {1: "weights", 2: "biases"},
+    "FULLY_CONNECTED": {1: "weights", 2: "biases"},
+    "TRANSPOSE_CONV": {1: "weights", 3: "biases"},
+    "CONV_3D": {1: "weights", 2: "biases"},
+    "BATCH_MATMUL": {0: "weights", 1: "weights"},
+    "EMBEDDING_LOOKUP": {1: "weights"},
+    "GATHER": {0: "weights"},
+    "LceBconv2d": {1: "weights", 2: "scales", 3: "biases", 4: "biases"},
+    "PRELU": {1: "scales"},
+}
+_ELEMENTWISE = {"MUL": "scales", "DIV": "scales", "ADD": "biases", "SUB": "biases"}
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """One constant of a file.
+
+    Attributes:
+        layer: operator that uses it, as ``number name`` in execution order, or the Keras layer's name where known.
+        kind: one of :data:`KINDS`.
+        type: element type (``INT2``, ``FLOAT32``, ...).
+        elements: number of elements.
+        bytes: bytes of its buffer; 0 where an earlier row already has that buffer.
+    """
+
+    layer: str
+    kind: str
+    type: str
+    elements: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """Bytes of a file.
+
+    Attributes:
+        total: size of the file in bytes.
+        by_kind: bytes for each of :data:`KINDS`; they sum to ``total``.
+        rows: every constant, in order of execution.
+        floor_bytes: the model's floor where a model was given (see :func:`tflite_export.floor_bytes`), else the bytes
+            of the file's weights, scales and biases.
+        runtime: ``litert`` or ``lce``.
+    """
+
+    total: int
+    by_kind: dict[str, int]
+    rows: tuple[SizeRow, ...]
+    floor_bytes: int
+    runtime: str
+
+    @property
+    def ratio(self) -> float:
+        """Size over floor."""
+        return self.total / self.floor_bytes if self.floor_bytes else float("inf")
+
+    @property
+    def by_layer(self) -> dict[str, int]:
+        """Bytes of constants by layer, in order of execution."""
+        sums: dict[str, int] = {}
+        for row in self.rows:
+            sums[row.layer] = sums.get(row.layer, 0) + row.bytes
+        return sums
+
+    def __str__(self) -> str:
+        lines = [f"{self.total:,} bytes, {self.ratio:.3f} of the floor of {self.floor_bytes:,} ({self.runtime})"]
+        lines += [f"  {kind:<16} {count:>12,}" for kind, count in self.by_kind.items()]
+        lines += [f"  {layer:<40} {count:>12,}" for layer, count in self.by_layer.items() if count]
+        return "\n".join(lines)
+
+
+def size_report(path: str | os.PathLike[str] | bytes, model: Any = None) -> SizeReport:
+    """Counts the bytes of a .tflite file by layer and by kind.
+
+    Args:
+        path: the file, or its content.
+        model: the Keras model it came from, for the floor and the layers' names; optional.
+
+    Raises:
+        ExportError: the file is damaged.
+    """
+    data = read_bytes(path)
+    parsed = read_model(data)
+    names = sum(_names(subgraph) for subgraph in parsed.subgraphs) + sum(
+        len(entry.name or b"")
+        for signature in parsed.signatureDefs or []
+        for entry in [*(signature.inputs or []), *(signature.outputs or [])]
+    )
+    seen: set[int] = {0}
+    rows: list[SizeRow] = []
+    for subgraph in parsed.subgraphs:
+        graph = Graph(parsed)
+        graph.subgraph = subgraph
+        rows += _rows(graph, seen, _layer_names(graph, model) if model is not None else {})
+    kinds = dict.fromkeys(KINDS, 0)
+    for row in rows:
+        kinds[row.kind] += row.bytes
+    for subgraph in parsed.subgraphs:
+        kinds["scales"] += sum(_quantization_bytes(tensor.quantization) for tensor in subgraph.tensors)
+    kinds["names"] = names
+    kinds["tables"] = len(data) - sum(kinds.values())
+    if model is not None:
+        from tflite_export.floor import floor_bytes
+
+        floor = floor_bytes(model)
+    else:
+        floor = kinds["weights"] + kinds["scales"] + kinds["biases"]
+    return SizeReport(len(data), kinds, tuple(rows), floor, "lce" if is_lce(parsed) else "litert")
+
+
+def _names(subgraph: Any) -> int:
+    return sum(len(tensor.name or b"") for tensor in subgraph.tensors) + len(subgraph.name or b"")
+
+
+def _quantization_bytes(record: Any) -> int:
+    if record is None:
+        return 0
+    scale = 0 if record.scale is None else 4 * len(record.scale)
+    return scale + (0 if record.zeroPoint is None else 8 * len(record.zeroPoint))
+
+
+def _rows(graph: Graph, seen: set[int], layer_names: dict[int, str]) -> list[SizeRow]:
+    """A row for each constant, at the operator where it first meets data."""
+    decoded: dict[int, list[tuple[int, str]]] = {}  # tensor computed from constants alone -> those constants, roles
+    rows = []
+    for number, operator in enumerate(graph.operators):
+        kind = graph.kind(operator)
+        found: list[tuple[int, str]] = []
+        static = True
+        for position, tensor in enumerate(int(i) for i in operator.inputs):
+            if tensor < 0:
+                continue
+            if graph.is_constant(tensor):
+                found.append((tensor, _role(graph, kind, position, tensor)))
+            elif tensor in decoded:
+                found += decoded[tensor]
+            else:
+                static = False
+        if static and found and len(operator.outputs) == 1:
+            decoded[int(operator.outputs[0])] = [
+                (t, _role_in_decoder(graph, t, role)) for t, role in found
+            ]
+            continue
+        label = next((layer_names[t] for t, _ in found if t in layer_names), f"{number} {kind}")
+        for tensor, role in found:
+            buffer = graph.tensors[tensor].buffer
+            elements = 1
+            for dimension in graph.shape(tensor):
+                elements *= dimension
+            new = buffer not in seen
+            seen.add(buffer)
+            size = len(graph.raw(tensor)) if new else 0
+            rows.append(SizeRow(label, role, TYPE_NAMES.get(graph.tensors[tensor].type, "?"), elements, size))
+    return rows
+
+
+def _role(graph: Graph, kind: str, position: int, tensor: int) -> str:
+    if kind in _ROLES:
+        return _ROLES[kind].get(position, "other constants")
+    is_float = graph.tensors[tensor].type in (TensorType.FLOAT32, TensorType.FLOAT16)
+    return _ELEMENTWISE.get(kind, "other constants") if is_float else "other constants"
+
+
+def _role_in_decoder(graph: Graph, tensor: int, role: str) -> str:
+    """In a chain of constants the integers are the weights (a shape or an axis is a small int32), floats scale them."""
+    tensor_type = graph.tensors[tensor].type
+    if role != "other constants":
+        return role if role == "weights" else "scales"
+    if TYPE_BITS.get(tensor_type, 32) <= 8:
+        return "weights"
+    if tensor_type == TensorType.INT32:
+        return "weights" if len(graph.shape(tensor)) > 1 or len(graph.raw(tensor)) > 64 else "other constants"
+    return "scales" if tensor_type != TensorType.FLOAT16 else "weights"
+
+
+def _layer_names(graph: Graph, model: Any) -> dict[int, str]:
+    """Constant -> name of the Keras layer whose kernel it is."""
+    from tflite_export.labels import label_constants
+
+    return label_constants(graph, model)

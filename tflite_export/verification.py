@@ -1,0 +1,202 @@
+"""Does the file compute what the Keras model computes? Asked in the runtime that will run the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tflite_export.flatbuffer import read_model
+from tflite_export.graph import Graph
+from tflite_export.runtime import check_runtime, predict
+from tflite_export.samples import generated_inputs
+from tfqprune.errors import DataError, ExportError
+
+TOLERANCE = 1e-4
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a file and its Keras model agree.
+
+    A level that lies on a rounding boundary may flip between two correct float implementations and move an output
+    by 0.01 to 0.3; so the share of samples and the top-1 agreement tell more than the largest error.
+
+    Attributes:
+        top1: share of samples with the same class first (over the last axis; ties within tolerance count as equal),
+            the smallest over outputs; 1.0 where no output has two or more entries.
+        off_share: share of samples with an error above ``tolerance``.
+        max_error: largest absolute error of any output, relative to the sample's largest output where that is over 1.
+        samples: number of samples compared.
+        tolerance: what counts as off.
+        runtime: ``litert`` or ``lce``.
+        threads: threads of the runtime.
+        xnnpack: whether the XNNPACK delegate ran.
+        generated: whether the inputs were generated rather than the user's.
+    """
+
+    top1: float
+    off_share: float
+    max_error: float
+    samples: int
+    tolerance: float
+    runtime: str
+    threads: int
+    xnnpack: bool
+    generated: bool
+
+    def __str__(self) -> str:
+        return (
+            f"top-1 {self.top1:.2%}, {self.off_share:.2%} of {self.samples} samples off by more than "
+            f"{self.tolerance:g}, largest error {self.max_error:.3g} ({self.runtime}, {self.threads} thread(s), "
+            f"XNNPACK {'on' if self.xnnpack else 'off'})"
+        )
+
+
+def verify(
+    model: Any,
+    path: str | os.PathLike[str],
+    data: Any = None,
+    *,
+    samples: int = 64,
+    tolerance: float = TOLERANCE,
+    runtime: str | None = None,
+    threads: int = 1,
+    xnnpack: bool = True,
+    seed: int = 0,
+) -> Agreement:
+    """Compares a .tflite file with the Keras model it came from.
+
+    Args:
+        model: a Keras model (legacy Keras).
+        path: the .tflite file.
+        data: inputs as an array [samples, ...], a list of arrays (several inputs), a dict by input name, or None
+            for generated ones that include all-zero, saturated and boundary cases.
+        samples: how many samples to generate, or at most to take from ``data``.
+        tolerance: absolute error above which a sample counts as off (relative to its largest output where that is
+            over 1).
+        runtime: ``litert``, ``lce`` or None for the one that the file needs.
+        threads: threads of the runtime.
+        xnnpack: whether LiteRT may use the XNNPACK delegate (its default).
+        seed: of the generated inputs.
+
+    Returns:
+        An :class:`Agreement`.
+
+    Raises:
+        ExportError: the file is damaged, does not run, or its inputs and outputs are not the model's.
+        DataError: ``data`` does not fit the model's inputs.
+        MissingDependencyError: the file needs a runtime that is not installed.
+    """
+    chosen = check_runtime(path, runtime)
+    arrays = generated_inputs(model, samples, seed) if data is None else as_inputs(model, data, samples)
+    inputs_of_file, outputs_of_file = _positions(path, model)
+    expected = keras_outputs(model, arrays)
+    received = predict(
+        path, [arrays[i] for i in inputs_of_file], runtime=chosen, threads=threads, xnnpack=xnnpack and chosen != "lce"
+    )
+    received = [received[i] for i in outputs_of_file]
+    for name, want, have in zip(model.output_names, expected, received, strict=True):
+        if want.shape != have.shape:
+            raise ExportError(
+                f"Expected output {name} of shape {want.shape}. Received: {have.shape} from {os.fspath(path)!r}. "
+                "The file belongs to another model."
+            )
+    top1, errors = compare(expected, received, tolerance)
+    return Agreement(
+        top1=top1, off_share=float(np.mean(errors > tolerance)), max_error=float(errors.max()),
+        samples=len(errors), tolerance=tolerance, runtime=chosen, threads=threads,
+        xnnpack=xnnpack and chosen != "lce", generated=data is None,
+    )  # fmt: skip
+
+
+def compare(expected: list[np.ndarray], received: list[np.ndarray], tolerance: float) -> tuple[float, np.ndarray]:
+    """Top-1 agreement and the largest error of each sample; an output that is no number is an infinite error."""
+    errors = np.zeros(len(expected[0]))
+    top1 = 1.0
+    for want, have in zip(expected, received, strict=True):
+        rows = (len(want), -1)
+        want_, have_ = want.reshape(rows).astype(np.float64), have.reshape(rows).astype(np.float64)
+        scale = np.maximum(1.0, np.abs(want_).max(axis=1, initial=0.0))
+        with np.errstate(invalid="ignore"):
+            error = np.abs(want_ - have_)
+        error = np.where(np.isfinite(have_) | ((want_ == have_) & ~np.isnan(have_)), np.nan_to_num(error), np.inf)
+        errors = np.maximum(errors, error.max(axis=1, initial=0.0) / scale)
+        if want.ndim >= 2 and want.shape[-1] >= 2:
+            classes = want.reshape(-1, want.shape[-1]).astype(np.float64)
+            chosen = np.argmax(have.reshape(-1, want.shape[-1]), axis=-1)
+            best = classes.max(axis=-1)
+            there = classes[np.arange(len(classes)), chosen]
+            same = best - there <= tolerance * np.maximum(1.0, np.abs(best))
+            top1 = min(top1, float(np.mean(same & np.isfinite(have.reshape(-1, want.shape[-1])).all(axis=-1))))
+    return top1, errors
+
+
+def keras_outputs(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a Keras model in inference mode, eagerly and in small batches."""
+    chunks = []
+    for start in range(0, len(arrays[0]), _BATCH):
+        part = [a[start : start + _BATCH] for a in arrays]
+        answer = model(part if len(part) > 1 else part[0], training=False)
+        if isinstance(answer, Mapping):
+            answer = [answer[name] for name in model.output_names]
+        chunks.append([np.asarray(a) for a in (answer if isinstance(answer, list | tuple) else [answer])])
+    return [np.concatenate(column) for column in zip(*chunks, strict=True)]
+
+
+def as_inputs(model: Any, data: Any, samples: int) -> list[np.ndarray]:
+    """User data as one array for each input of the model, checked against its shapes.
+
+    Raises:
+        DataError: it does not fit.
+    """
+    names = list(model.input_names)
+    if isinstance(data, Mapping):
+        if set(data) != set(names):
+            raise DataError(f"Expected data for the inputs {names}. Received: {sorted(data)}.")
+        data = [data[name] for name in names]
+    several = isinstance(data, Sequence) and not isinstance(data, str | bytes)
+    arrays = [np.asarray(a) for a in (data if several and len(names) > 1 else [data])]
+    if len(arrays) != len(names):
+        raise DataError(f"Expected {len(names)} input arrays ({', '.join(names)}). Received: {len(arrays)}.")
+    for name, tensor, array in zip(names, model.inputs, arrays, strict=True):
+        wanted = tuple(tensor.shape)[1:]
+        fits = array.ndim == len(wanted) + 1 and all(
+            w is None or w == n for w, n in zip(wanted, array.shape[1:], strict=False)
+        )
+        if not fits or len(array) == 0 or len(array) != len(arrays[0]) or array.dtype.kind not in "fiub":
+            raise DataError(
+                f"Expected numbers of shape (samples, {', '.join(map(str, wanted))}) for input {name}, with at least "
+                f"one sample. Received: shape {array.shape}, dtype {array.dtype}."
+            )
+    return [a[:samples].astype(t.dtype.as_numpy_dtype) for a, t in zip(arrays, model.inputs, strict=True)]
+
+
+def _positions(path: str | os.PathLike[str], model: Any) -> tuple[list[int], list[int]]:
+    """For each input of the file the model's input, and for each output of the model the file's, by name."""
+    parsed = read_model(path)
+    graph = Graph(parsed)
+    inputs, outputs = [int(i) for i in graph.subgraph.inputs], [int(i) for i in graph.subgraph.outputs]
+    if len(inputs) != len(model.inputs) or len(outputs) != len(model.outputs):
+        raise ExportError(
+            f"Expected a file with {len(model.inputs)} input(s) and {len(model.outputs)} output(s). "
+            f"Received: {len(inputs)} and {len(outputs)} in {os.fspath(path)!r}. The file belongs to another model."
+        )
+    signature = (parsed.signatureDefs or [None])[0]
+    named_in = _by_name(signature.inputs if signature else None)
+    named_out = _by_name(signature.outputs if signature else None)
+    order_in, order_out = list(range(len(inputs))), list(range(len(outputs)))
+    if set(named_in) == set(model.input_names):
+        place = {named_in[name]: i for i, name in enumerate(model.input_names)}
+        order_in = [place[tensor] for tensor in inputs]
+    if set(named_out) == set(model.output_names):
+        order_out = [outputs.index(named_out[name]) for name in model.output_names]
+    return order_in, order_out
+
+
+def _by_name(entries: Any) -> dict[str, int]:
+    return {bytes(entry.name or b"").decode(errors="replace"): int(entry.tensorIndex) for entry in entries or []}
