@@ -14,3 +14,47 @@ from tfqprune.legacy import select_legacy_keras
 select_legacy_keras()
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tfqprune.channels import ChannelGraph, ChannelGroup
+    from tfqprune.costs import Cost, cost
+    from tfqprune.layers import LayerHandler, register_handler
+    from tfqprune.masking import mask
+    from tfqprune.plan import PruningPlan
+    from tfqprune.slim import prune
+
+#: public name -> the module that holds it
+_HOMES = {
+    "ChannelGraph": "tfqprune.channels",
+    "ChannelGroup": "tfqprune.channels",
+    "Cost": "tfqprune.costs",
+    "cost": "tfqprune.costs",
+    "LayerHandler": "tfqprune.layers",
+    "register_handler": "tfqprune.layers",
+    "mask": "tfqprune.masking",
+    "PruningPlan": "tfqprune.plan",
+    "prune": "tfqprune.slim",
+}
+
+__all__ = [
+    "ChannelGraph",
+    "ChannelGroup",
+    "Cost",
+    "LayerHandler",
+    "PruningPlan",
+    "__version__",
+    "cost",
+    "mask",
+    "prune",
+    "register_handler",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tfqprune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -18,7 +18,7 @@ from larq.quantizers import DoReFa, MagnitudeAwareSign, NoOp, SteTern
 Quantizer = Callable[[tf.Tensor], tf.Tensor]
 
 # Weight attribute -> the layer attribute that holds its quantiser (larq's naming).
-_QUANTIZER_OF_WEIGHT = {
+QUANTIZER_OF_WEIGHT = {
     "kernel": "kernel_quantizer",
     "depthwise_kernel": "depthwise_quantizer",
     "pointwise_kernel": "pointwise_quantizer",
@@ -27,13 +27,13 @@ _QUANTIZER_OF_WEIGHT = {
 
 def weight_quantizer(layer: tf.keras.layers.Layer, weight: str) -> Quantizer | None:
     """The quantiser of one weight of a layer (``kernel``, ``depthwise_kernel``, ...), or None."""
-    attribute = _QUANTIZER_OF_WEIGHT.get(weight)
+    attribute = QUANTIZER_OF_WEIGHT.get(weight)
     return None if attribute is None else getattr(layer, attribute, None)
 
 
 def quantized_weights(layer: tf.keras.layers.Layer) -> dict[str, Quantizer]:
     """The weights of a layer that a quantiser stands on: weight attribute -> quantiser."""
-    found = {weight: weight_quantizer(layer, weight) for weight in _QUANTIZER_OF_WEIGHT}
+    found = {weight: weight_quantizer(layer, weight) for weight in QUANTIZER_OF_WEIGHT}
     return {weight: quantizer for weight, quantizer in found.items() if quantizer is not None}
 
 

@@ -1,0 +1,220 @@
+"""What a layer handler is, and the registry of handlers.
+
+A handler knows one family of layers. ``flow`` says how channel ids pass through a call and along
+which axes the weights are indexed by them; ``resize`` says which entries of the config are channel
+counts. Everything else (graph, plan, cost, masked and slim model) is derived from these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune import precision
+from tfqprune.layers.space import Channels, ChannelSpace
+
+Axes = tuple[str | None, ...]
+Kept = Callable[[str], np.ndarray]  # role -> positions that stay, ascending
+
+
+@dataclass
+class LayerRecord:
+    """What the graph knows of one layer, over all its calls.
+
+    Attributes:
+        layer: the Keras layer.
+        name: its name, with the names of enclosing nested models before it (``block/conv``).
+        handler: its handler.
+        roles: role name -> ids. A role is an index set of the layer's weights or config
+            ("in": input channels, "out": output channels, ...).
+        weight_axes: weight attribute (or position in ``layer.weights`` for unknown layers) ->
+            role of each axis, None for an axis that is no channel axis.
+        reuse: weight attribute -> how often each of its values is multiplied for one sample
+            (summed over calls), None where the spatial size is unknown; only weights that count
+            as multiply-accumulates (kernels) appear.
+        mixed: for a layer that mixes channels by statistics (a layer norm), the channels it mixes:
+            the masked model computes it over what stays instead of silencing slices of a kernel.
+        facts: whatever else ``flow`` found out that ``resize`` needs.
+    """
+
+    layer: tf.keras.layers.Layer
+    name: str
+    handler: LayerHandler
+    roles: dict[str, np.ndarray] = field(default_factory=dict)
+    weight_axes: dict[str | int, Axes] = field(default_factory=dict)
+    reuse: dict[str | int, int | None] = field(default_factory=dict)
+    mixed: Channels | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LayerCall:
+    """One call of a layer in the graph (a node).
+
+    Attributes:
+        record: the layer's record.
+        node: the Keras node.
+        space: where ids are minted, tied and frozen.
+        inputs / input_shapes: channels and static shapes of the Keras tensors that go in, flat.
+        output_shapes: static shapes of what comes out, flat.
+        outputs: channels of what comes out; filled in by the graph after ``flow``.
+    """
+
+    record: LayerRecord
+    node: Any
+    space: ChannelSpace
+    inputs: list[Channels]
+    input_shapes: list[tuple[int | None, ...]]
+    output_shapes: list[tuple[int | None, ...]]
+    outputs: list[Channels] = field(default_factory=list)
+
+    @property
+    def layer(self) -> tf.keras.layers.Layer:
+        return self.record.layer
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def title(self) -> str:
+        """Name and type of the layer, for messages."""
+        return f"'{self.name}' ({type(self.layer).__name__})"
+
+    def role(self, role: str, ids: np.ndarray) -> np.ndarray:
+        """Gives ids a role in the layer. A shared layer's later calls are tied to its first."""
+        if role in self.record.roles:
+            self.space.tie(self.record.roles[role], ids)
+        else:
+            self.record.roles[role] = ids
+        return self.record.roles[role]
+
+    def mint(self, role: str, count: int) -> np.ndarray:
+        """Ids of the channels that the layer's own weights produce: the same in each of its calls."""
+        if role not in self.record.roles:
+            self.record.roles[role] = self.space.mint(count, self.name)
+        return self.record.roles[role]
+
+    def weight(self, name: str | int, axes: Axes, reuse: int | None = 0) -> None:
+        """Says which role each axis of a weight is indexed by.
+
+        Args:
+            name: weight attribute, or its position in ``layer.weights``.
+            axes: a role or None for each axis.
+            reuse: multiplications per weight value and sample in this call; None if unknown.
+        """
+        self.record.weight_axes[name] = axes
+        if reuse != 0:
+            before = self.record.reuse.get(name, 0)
+            self.record.reuse[name] = None if before is None or reuse is None else before + reuse
+
+    def mixes(self, channels: Channels) -> None:
+        """Says that the layer takes statistics over these channels (a layer norm, a tensor-wide scale)."""
+        self.record.mixed = channels
+
+    def freeze_inputs(self, reason: str) -> None:
+        for channels in self.inputs:
+            self.space.freeze(channels.ids, reason)
+
+    def opaque(self, reason: str) -> list[Channels]:
+        """Freezes all that goes in, and gives what comes out channels of its own, frozen too."""
+        self.freeze_inputs(reason)
+        outputs = []
+        for index, shape in enumerate(self.output_shapes):
+            if len(shape) < 2 or shape[-1] is None:
+                outputs.append(Channels.none())
+                continue
+            ids = self.space.mint(shape[-1], self.name)
+            self.space.freeze(ids, f"comes out of {self.title}, whose channels cannot be cut")
+            outputs.append(Channels(len(shape) - 1, ids))
+        return outputs
+
+
+class LayerHandler:
+    """Base of all layer handlers: an unknown layer without weights is its default.
+
+    Subclass it, override what differs, and decorate with ``@register_handler(LayerType, ...)``.
+    ``tests/conformance.py`` holds a suite to subclass that checks the law slim(x) == masked(x).
+    """
+
+    def flow(self, call: LayerCall) -> list[Channels]:
+        """How channel ids flow: returns the channels of each output tensor."""
+        return call.opaque(f"feeds {call.title}, which tfqprune has no handler for")
+
+    def resize(self, record: LayerRecord, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
+        """The layer's config with its channel counts replaced; ``kept(role)`` gives positions."""
+        return config
+
+    def edit_call(
+        self, call: LayerCall, alive: np.ndarray, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of the slim layer's call, where channel counts are arguments (tf.split)."""
+        return args, kwargs
+
+    def clone(self, layer: tf.keras.layers.Layer, config: dict[str, Any]) -> tf.keras.layers.Layer:
+        """A new layer of the same type from a (resized) config."""
+        return type(layer).from_config(config)
+
+
+_HANDLERS: dict[type, LayerHandler] = {}
+
+
+def register_handler(*layer_types: type) -> Callable[[type[LayerHandler]], type[LayerHandler]]:
+    """Class decorator: this handler is in charge of these layer types (and of subclasses that
+    do not override ``call``)."""
+
+    def register(handler: type[LayerHandler]) -> type[LayerHandler]:
+        instance = handler()
+        for layer_type in layer_types:
+            _HANDLERS[layer_type] = instance
+        return handler
+
+    return register
+
+
+def handler_for(layer: tf.keras.layers.Layer) -> LayerHandler | None:
+    """The handler of a layer, or None where it has to be probed.
+
+    A subclass of a known layer counts as known only while it inherits ``call``: a different
+    computation may move channels differently.
+    """
+    for layer_type in type(layer).__mro__:
+        if layer_type in _HANDLERS:
+            return _HANDLERS[layer_type] if type(layer).call is layer_type.call else None
+    return None
+
+
+def weight_index(layer: tf.keras.layers.Layer) -> dict[str | int, int]:
+    """Weight attribute -> its position in ``layer.weights``; positions themselves are keys too."""
+    variables = layer.weights
+    index: dict[str | int, int] = {position: position for position in range(len(variables))}
+    for position, variable in enumerate(variables):
+        index[variable.name.split("/")[-1].split(":")[0]] = position
+    return index
+
+
+def bits_of(layer: tf.keras.layers.Layer, weight: str | int) -> int:
+    """Bits of one deployed weight, by attribute name or position."""
+    if isinstance(weight, str) and hasattr(layer, weight):
+        return precision.weight_bits(layer, weight)
+    return int(tf.as_dtype(layer.weights[weight_index(layer)[weight]].dtype).size) * 8
+
+
+def channel_axis(layer: tf.keras.layers.Layer, rank: int) -> int:
+    """The axis that the layer itself treats as channels (its ``data_format``)."""
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
+
+
+def pixels(shape: tuple[int | None, ...], channels: int) -> int | None:
+    """Positions per sample apart from the channel axis; None where one is unknown."""
+    sizes = [size for axis, size in enumerate(shape) if axis not in (0, channels)]
+    return None if any(size is None for size in sizes) else int(np.prod(sizes, dtype=np.int64))
+
+
+def resized(config: dict[str, Any], kept: Kept, sizes: dict[str, str]) -> dict[str, Any]:
+    """The config with entries replaced by the number of kept positions of a role."""
+    return {**config, **{key: len(kept(role)) for key, role in sizes.items()}}

@@ -1,0 +1,97 @@
+"""Where channels go in an operation that only moves data, found by sending their numbers through it.
+
+Reshape, transpose, depth-to-space, a stack, a slice: run the operation itself on an array whose
+values are channel numbers, and read off the output which channel each position holds. No index
+algebra of our own is needed, and none can be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfqprune.layers.space import Channels
+
+#: stands for an unknown size in trial runs: divisible by 2, 3, 4, 6.
+TRIAL_SIZE = 12
+
+Function = Callable[[list[np.ndarray]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Where the channels of the inputs are found in one output.
+
+    Attributes:
+        axis: the output axis that the channels run along.
+        labels: for each position of that axis, the index of an input channel (inputs strung
+            together), or -1 for a position filled with something new (padding).
+        ties: pairs of label arrays that share a position and so live and die together.
+    """
+
+    axis: int
+    labels: np.ndarray
+    ties: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+def trial_shape(shape: Sequence[int | None]) -> tuple[int, ...]:
+    """A concrete shape for a trial run: batch 1, unknown sizes replaced."""
+    return (1, *(TRIAL_SIZE if size is None else size for size in shape[1:]))
+
+
+def labelled(shape: Sequence[int | None], axis: int, labels: np.ndarray) -> np.ndarray:
+    """A float array of ``trial_shape(shape)`` whose values are the labels along ``axis``."""
+    concrete = trial_shape(shape)
+    view = labels.astype("float32").reshape([-1 if position == axis else 1 for position in range(len(concrete))])
+    return np.broadcast_to(view, concrete).copy()
+
+
+def trace(
+    function: Function, shapes: Sequence[Sequence[int | None]], inputs: Sequence[Channels]
+) -> list[Movement | None]:
+    """Sends channel numbers through an operation.
+
+    Args:
+        function: the operation on a list of arrays; returns a list of arrays.
+        shapes: static input shapes, batch first.
+        inputs: their channels; all must have a channel axis.
+
+    Returns:
+        For each output the movement, or None where the output holds other values than labels.
+    """
+    offset, grids = 1, []  # label 0 is kept free: it is what padding brings in
+    for shape, channels in zip(shapes, inputs, strict=True):
+        assert channels.axis is not None
+        grids.append(labelled(shape, channels.axis, np.arange(offset, offset + len(channels))))
+        offset += len(channels)
+    return [_read(np.asarray(output), offset) for output in function(grids)]
+
+
+def _read(output: np.ndarray, limit: int) -> Movement | None:
+    if output.ndim < 2 or output.dtype.kind not in "fiu" or not output.size:
+        return None
+    grid = output[0]
+    labels = np.rint(grid)
+    if not np.array_equal(labels, grid) or labels.min() < 0 or labels.max() >= limit:
+        return None
+    axis, lines = _channel_axis(labels.astype(np.int64) - 1)
+    first = lines[0]
+    ties = []
+    for line in lines[1:]:
+        if not np.array_equal(line, first):
+            if ((line < 0) != (first < 0)).any():
+                return None  # one position holds a channel here and padding there
+            ties.append((first[first >= 0], line[line >= 0]))
+    return Movement(axis + 1, first, tuple(ties))
+
+
+def _channel_axis(labels: np.ndarray) -> tuple[int, np.ndarray]:
+    """The axis along which alone the labels vary, else the last; and the distinct lines along it."""
+    varying = [axis for axis in range(labels.ndim) if (np.take(labels, [0], axis) != labels).any()]
+    axis = varying[0] if len(varying) == 1 else labels.ndim - 1
+    lines = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
+    first = lines[0]
+    others = lines[(lines != first).any(axis=1)]
+    return axis, np.concatenate([first[None], np.unique(others, axis=0)]) if len(others) else first[None]

@@ -1,0 +1,208 @@
+"""Decides about layers that no handler knows: by running them.
+
+Two guesses are made about how channels pass: at their own positions (an element-wise layer, a
+reduction over space), or moved (a shuffle in a Lambda). A guess is accepted only when the layer
+commutes with dropping channels on random data; otherwise all it touches is frozen, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from tfqprune.layers.base import Axes, Kept, LayerCall, LayerHandler, LayerRecord, resized
+from tfqprune.layers.movement import trace, trial_shape
+from tfqprune.layers.running import run, static_value
+from tfqprune.layers.space import Channels
+
+_DROPS = 3  # random subsets that a guess has to survive
+
+
+@dataclass
+class _Guess:
+    """Labels (inputs strung together) of each output along an axis, and what they tie."""
+
+    outputs: list[tuple[int, np.ndarray]]
+    ties: list[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass
+class _Weights:
+    """How the weights of an unknown layer follow its channels."""
+
+    axes: list[Axes] = field(default_factory=list)
+    config_keys: tuple[str, ...] = ()
+
+
+class ProbedHandler(LayerHandler):
+    """In charge of one layer whose behaviour was proven by running it."""
+
+    def __init__(self, weights: _Weights | None = None) -> None:
+        self.weights = weights or _Weights()
+
+    def flow(self, call: LayerCall) -> list[Channels]:
+        wide = [channels for channels in call.inputs if channels.axis is not None]
+        if not wide:
+            return call.opaque(f"feeds {call.title}")
+        ids = np.concatenate([channels.ids for channels in wide])
+        rng = np.random.default_rng(0)
+        for guess in _guesses(call):
+            weights = _matching_weights(call, guess)
+            if weights is None or not all(_survives(call, guess, weights, rng) for _ in range(_DROPS)):
+                continue
+            self.weights = weights
+            for first, second in guess.ties:
+                call.space.tie(ids[first], ids[second])
+            if call.layer.weights:
+                call.role("out", wide[0].ids)
+                for position, axes in enumerate(weights.axes):
+                    call.weight(position, axes)
+            return [Channels(axis, ids[labels]) for axis, labels in guess.outputs]
+        return call.opaque(f"feeds {call.title}, whose result depends on channel positions (found by probing)")
+
+    def resize(self, record: LayerRecord, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
+        return resized(config, kept, dict.fromkeys(self.weights.config_keys, "out"))
+
+    def clone(self, layer: tf.keras.layers.Layer, config: dict[str, Any]) -> tf.keras.layers.Layer:
+        if type(layer) is tf.keras.layers.Lambda:
+            # A Lambda's config holds byte code, which loses what the function closes over.
+            clone = tf.keras.layers.Lambda(
+                layer.function, layer._output_shape, layer.mask, layer.arguments, name=layer.name, dtype=layer.dtype
+            )
+            clone.trainable = layer.trainable
+            return clone
+        return super().clone(layer, config)
+
+
+def _guesses(call: LayerCall) -> Iterator[_Guess]:
+    """Plausible ways in which channels pass, the likeliest first."""
+    wide = [(index, channels) for index, channels in enumerate(call.inputs) if channels.axis is not None]
+    count = max(len(channels) for _, channels in wide)
+    starts = np.cumsum([0, *(len(channels) for _, channels in wide)])
+    spans = [np.arange(start, start + len(channels)) for start, (_, channels) in zip(starts, wide, strict=False)]
+    full = [span for span in spans if len(span) == count]
+    if all(len(span) in (1, count) for span in spans):
+        ties = [(full[0], span) for span in full[1:]]
+        options = [
+            [axis for axis in range(len(shape) - 1, 0, -1) if shape[axis] == count] for shape in call.output_shapes
+        ]
+        for choice in options[0]:
+            axes = [choice if choice in axes else (axes or [None])[0] for axes in options]
+            if all(axis is not None for axis in axes):
+                yield _Guess([(axis, full[0]) for axis in axes if axis is not None], ties)
+    if len(call.layer.weights) == 0:
+        guess = _moved(call, wide)
+        if guess is not None:
+            yield guess
+
+
+def _moved(call: LayerCall, wide: list[tuple[int, Channels]]) -> _Guess | None:
+    """The guess that channels are moved about, from sending their numbers through."""
+    if len(wide) != len(call.inputs):
+        return None
+    try:
+        movements = trace(lambda grids: run(call, grids), call.input_shapes, [channels for _, channels in wide])
+    except Exception:  # whatever a user's layer raises on numbers it did not expect
+        return None
+    outputs, ties = [], []
+    for movement in movements:
+        if movement is None or (movement.labels < 0).any():
+            return None
+        outputs.append((movement.axis, movement.labels))
+        ties.extend(movement.ties)
+    return _Guess(outputs, ties)
+
+
+def _matching_weights(call: LayerCall, guess: _Guess) -> _Weights | None:
+    """Each weight's channel axis: the one axis that is as long as there are channels."""
+    count = len(guess.outputs[0][1])
+    axes: list[Axes] = []
+    for weight in call.layer.weights:
+        matches = [axis for axis, size in enumerate(weight.shape) if size == count]
+        if len(matches) > 1:
+            return None
+        axes.append(tuple("out" if axis in matches else None for axis in range(len(weight.shape))))
+    if not call.layer.weights:
+        return _Weights()
+    config = call.layer.get_config()
+    keys = tuple(key for key, value in config.items() if type(value) is int and value == count)
+    return _Weights(axes, keys)
+
+
+def _survives(call: LayerCall, guess: _Guess, weights: _Weights, rng: np.random.Generator) -> bool:
+    """Whether dropping random channels before the layer is the same as dropping them behind it."""
+    wide = [channels for channels in call.inputs if channels.axis is not None]
+    alive = _random_alive([len(channels) for channels in wide], guess, rng)
+    full, dropped, start = [], [], 0
+    for channels, shape, tensor in zip(call.inputs, call.input_shapes, call.node.keras_inputs, strict=True):
+        value = static_value(tensor)
+        if value is None:
+            value = np.abs(rng.normal(size=trial_shape(shape))) + 0.1
+            value *= np.where(rng.random(value.shape) < 0.3, -1, 1)
+        full.append(value)
+        if channels.axis is None:
+            dropped.append(value)
+            continue
+        keep = np.flatnonzero(alive[start : start + len(channels)])
+        dropped.append(np.take(value, keep, axis=channels.axis))
+        start += len(channels)
+    try:
+        expected = run(call, full)
+        clone = _dropped_layer(call, weights, alive[guess.outputs[0][1]], dropped)
+        received = run(call, dropped, clone)
+    except Exception:  # a user's layer may raise anything when channels are missing: it is not safe to cut
+        return False
+    if len(expected) != len(received) or len(expected) != len(guess.outputs):
+        return False
+    for whole, part, (axis, labels) in zip(expected, received, guess.outputs, strict=True):
+        whole = np.take(whole, np.flatnonzero(alive[labels]), axis=axis)
+        if whole.shape != part.shape or not np.isfinite(whole.astype("float64")).any():
+            return False
+        tolerance = 1e-2 if whole.dtype.itemsize < 4 else 1e-4
+        if not np.allclose(whole.astype("float64"), part.astype("float64"), tolerance, tolerance, equal_nan=True):
+            return False
+    return True
+
+
+def _random_alive(sizes: list[int], guess: _Guess, rng: np.random.Generator) -> np.ndarray:
+    """A random subset of labels that respects the ties; every input keeps some, and some go."""
+    total = sum(sizes)
+    first = np.concatenate([pair[0] for pair in guess.ties]) if guess.ties else np.empty(0, int)
+    second = np.concatenate([pair[1] for pair in guess.ties]) if guess.ties else np.empty(0, int)
+    edges = coo_matrix((np.ones(len(first)), (first, second)), shape=(total, total))
+    count, component = connected_components(edges, directed=False)
+    keep = rng.random(count) < 0.5
+    if count > 1:
+        keep[component[rng.integers(total)]] = False
+    start = 0
+    for size in sizes:  # a lone channel (broadcast over the others) stays, too
+        keep[component[start + rng.integers(size)]] = True
+        start += size
+    alive: np.ndarray = keep[component]
+    return alive
+
+
+def _dropped_layer(
+    call: LayerCall, weights: _Weights, alive: np.ndarray, inputs: list[np.ndarray]
+) -> tf.keras.layers.Layer | None:
+    """A clone of a layer with weights, built for the channels that stay (None: no weights, run as it is)."""
+    layer = call.layer
+    if not layer.weights:
+        return None
+    config = {**layer.get_config(), **dict.fromkeys(weights.config_keys, int(alive.sum()))}
+    clone = type(layer).from_config(config)
+    run(call, inputs, clone)
+    values = []
+    for value, axes in zip(layer.get_weights(), weights.axes, strict=True):
+        for axis, role in enumerate(axes):
+            if role:
+                value = np.take(value, np.flatnonzero(alive), axis=axis)
+        values.append(value)
+    clone.set_weights(values)
+    return clone

@@ -1,0 +1,70 @@
+"""What a model must be to have a graph, and how its nodes are walked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from tfqprune.errors import ModelTypeError
+
+
+def is_graph_model(layer: Any) -> bool:
+    """Whether an object is a functional or sequential Keras model (a graph of layers)."""
+    return isinstance(layer, tf.keras.Model) and bool(getattr(layer, "_is_graph_network", False))
+
+
+def check_model(model: Any) -> tf.keras.Model:
+    """Returns the model if it has a graph of legacy Keras layers.
+
+    Raises:
+        ModelTypeError: it is no Keras model, one of Keras 3, not built, or subclassed.
+    """
+    if not isinstance(model, tf.keras.Model):
+        keras = sys.modules.get("keras")
+        if keras is not None and isinstance(model, getattr(keras, "Model", ())):
+            raise ModelTypeError(
+                f"Expected a legacy Keras (tf_keras) model. Received: {model.name!r}, a model of Keras "
+                f"{keras.__version__}. Build it with tf_keras: set TF_USE_LEGACY_KERAS=1 before TensorFlow is "
+                "imported, or use `import tf_keras as keras`."
+            )
+        raise ModelTypeError(f"Expected a tf_keras model. Received: {model!r} (of type {type(model).__name__}).")
+    if not is_graph_model(model):
+        if isinstance(model, tf.keras.Sequential):
+            raise ModelTypeError(
+                f"Expected a model with a known input. Received: Sequential {model.name!r}, which has not been "
+                "built. Give its first layer an input_shape, or begin it with tf.keras.Input."
+            )
+        raise ModelTypeError(
+            f"Expected a functional or sequential model. Received: {model.name!r} (of type {type(model).__name__}), "
+            "a subclassed model, whose graph cannot be read. Write it with the functional API: "
+            "tf.keras.Model(inputs, outputs)."
+        )
+    for layer in model.layers:
+        for weight in layer.weights:
+            if 0 in tuple(weight.shape):
+                raise ModelTypeError(
+                    f"Expected layers with at least one channel. Received: {layer.name!r}, whose weight "
+                    f"{weight.name!r} has shape {tuple(weight.shape)}."
+                )
+    return model
+
+
+def nodes(model: tf.keras.Model) -> Iterator[Any]:
+    """The calls of a model's layers, inputs left out, each after those it depends on."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if not node.is_input:
+                yield node
+
+
+def feed(model: tf.keras.Model, node: Any) -> list[Any]:
+    """The tensors that a node feeds a nested model, in the order of that model's inputs."""
+    value = node.call_args[0] if node.call_args else node.call_kwargs["inputs"]
+    if isinstance(value, dict):
+        names = [tensor._keras_history.layer.name for tensor in model.inputs]
+        if set(names) == set(value):
+            return [value[name] for name in names]
+    return list(tf.nest.flatten(value))

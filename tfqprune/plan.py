@@ -1,0 +1,265 @@
+"""Pruning plans: which units go. Small, serialisable, replayable.
+
+A plan names units by group and slot, and carries a fingerprint of the model it was made for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfqprune.channels import ChannelGraph, ChannelGroup
+from tfqprune.errors import PlanError
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Which units of which groups are removed.
+
+    Attributes:
+        removed: group name -> slots that go, ascending. Groups left whole may be missing.
+        sizes: group name -> number of units, for every group of the model.
+        fingerprint: layer name -> (type, weight shapes) of the model the plan was made for.
+        criterion: the criterion that ranked the units, or "".
+        notes: anything the maker wants to keep with it (budget, allocator, seed).
+    """
+
+    removed: dict[str, tuple[int, ...]]
+    sizes: dict[str, int]
+    fingerprint: dict[str, list[Any]] = field(repr=False)
+    criterion: str = ""
+    notes: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Share of units removed, by group name, for every group."""
+        return {name: len(self.removed.get(name, ())) / size for name, size in self.sizes.items()}
+
+    @property
+    def kept(self) -> dict[str, tuple[int, ...]]:
+        """Slots that stay, by group name."""
+        kept = {}
+        for name, size in self.sizes.items():
+            gone = set(self.removed.get(name, ()))
+            kept[name] = tuple(slot for slot in range(size) if slot not in gone)
+        return kept
+
+    def alive_units(self, graph: ChannelGraph) -> np.ndarray:
+        """Bool array over the graph's units, after checking that the plan fits.
+
+        Raises:
+            PlanError: see :meth:`check`.
+        """
+        self.check(graph)
+        return graph.alive_units(self.removed)
+
+    def check(self, graph: ChannelGraph) -> None:
+        """Checks that the plan was made for a model like this one and is sound.
+
+        Raises:
+            PlanError: names the first difference, or the first unsound entry.
+        """
+        mine = fingerprint(graph)
+        for name in [*self.fingerprint, *mine]:
+            before, now = self.fingerprint.get(name), mine.get(name)
+            if before != now:
+                raise PlanError(
+                    f"The plan was made for another model. First difference: layer {name!r} was "
+                    f"{_describe(before)} and is {_describe(now)}."
+                )
+        names = {group.name: group for group in graph.groups}
+        for name, slots in self.removed.items():
+            group = names.get(name)
+            if group is None:
+                raise PlanError(
+                    f"The plan removes units of {name!r}, a group that the model does not have.{_hint(name, names)}"
+                )
+            if any(isinstance(slot, bool) or not isinstance(slot, int | np.integer) for slot in slots):
+                raise PlanError(f"Expected whole slot numbers for group {name!r}. Received: {list(slots)}.")
+            if slots and not (0 <= min(slots) and max(slots) < group.size):
+                raise PlanError(
+                    f"Expected slots from 0 to {group.size - 1} for group {name!r}. Received: {list(slots)}."
+                )
+            if len(set(slots)) != len(slots):
+                raise PlanError(f"Expected each slot of group {name!r} at most once. Received: {list(slots)}.")
+            if slots and group.frozen:
+                raise PlanError(f"The plan removes units of group {name!r}, which is frozen: {group.frozen}.")
+            if len(slots) >= group.size:
+                raise PlanError(f"The plan removes all {group.size} units of group {name!r}; at least one must stay.")
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the plan as JSON, in one step (an interrupted write leaves nothing behind)."""
+        target = Path(path)
+        text = json.dumps({"tfqprune_plan": _VERSION, **asdict(self)}, indent=1, default=_plain)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=target.parent, suffix=".part", delete=False, encoding="utf-8"
+        ) as part:
+            part.write(text)
+        os.replace(part.name, target)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PruningPlan:
+        """Reads a plan that :meth:`save` wrote.
+
+        Raises:
+            PlanError: the file is no plan, or one of a later version.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if data["tfqprune_plan"] != _VERSION:
+                raise PlanError(f"Expected a plan of version {_VERSION}. Received: version {data['tfqprune_plan']}.")
+            return cls(
+                {str(name): tuple(slots) for name, slots in data["removed"].items()},
+                {str(name): int(size) for name, size in data["sizes"].items()},
+                {str(name): list(entry) for name, entry in data["fingerprint"].items()},
+                str(data["criterion"]),
+                dict(data["notes"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, PlanError):
+                raise
+            raise PlanError(
+                f"Expected a plan written by PruningPlan.save. Received: {path}, which is none ({error})."
+            ) from error
+
+    def __str__(self) -> str:
+        lines = [f"PruningPlan: {sum(map(len, self.removed.values()))} of {sum(self.sizes.values())} units go"]
+        lines += [
+            f"  {name}: {self.sizes[name]} -> {self.sizes[name] - len(slots)}"
+            for name, slots in self.removed.items()
+            if slots
+        ]
+        return "\n".join(lines)
+
+
+def fingerprint(graph: ChannelGraph) -> dict[str, list[Any]]:
+    """Layer name -> [type, weight shapes] for every layer that has weights."""
+    return {
+        name: [type(record.layer).__name__, [list(weight.shape) for weight in record.layer.weights]]
+        for name, record in graph.records.items()
+        if record.layer.weights
+    }
+
+
+def plan_from_ratios(
+    graph: ChannelGraph,
+    ratios: float | Mapping[str, float],
+    scores: Mapping[str, np.ndarray],
+    *,
+    align: int = 1,
+    criterion: str = "",
+    notes: Mapping[str, Any] | None = None,
+) -> PruningPlan:
+    """Removes the lowest-scored share of each group.
+
+    Args:
+        graph: the model's channel graph.
+        ratios: one ratio for all groups that are not frozen, or ratios by group or member layer
+            name (groups not named stay whole). Never more than the ratio is removed.
+        scores: group name -> score of each unit; low goes first.
+        align: keep a multiple of this many channels in each layer of a group; a group that is
+            smaller than that, or whose size does not allow it, is left whole.
+        criterion: name kept in the plan.
+        notes: kept in the plan.
+
+    Raises:
+        PlanError: a ratio below 0, of 1 or more or not a number; an unknown or frozen name; a
+            layer named with two different ratios; align below 1.
+    """
+    if isinstance(align, bool) or not isinstance(align, int | np.integer) or align < 1:
+        raise PlanError(f"Expected align to be a whole number of at least 1. Received: {align!r}.")
+    removed: dict[str, tuple[int, ...]] = {}
+    for name, ratio in resolve_ratios(graph, ratios).items():
+        count = removable(graph[name], ratio, align)
+        if count:
+            order = np.argsort(np.asarray(scores[name]), kind="stable")
+            removed[name] = tuple(sorted(int(slot) for slot in order[:count]))
+    sizes = {group.name: group.size for group in graph.groups}
+    return PruningPlan(removed, sizes, fingerprint(graph), criterion, dict(notes or {}))
+
+
+def removable(group: ChannelGroup, ratio: float, align: int = 1) -> int:
+    """How many units of a group go at a ratio: never more than asked, never the last, aligned."""
+    count = min(math.floor(ratio * group.size + 1e-9), group.size - 1)
+    step = alignment(group, align)
+    if step > 1:
+        kept = math.ceil((group.size - count) / step) * step
+        count = max(group.size - kept, 0)
+    return count
+
+
+def alignment(group: ChannelGroup, align: int) -> int:
+    """Of how many units the kept number must be a multiple, so that channels are one of ``align``."""
+    return math.lcm(*(align // math.gcd(align, width) for width in group.width.values() if width), 1)
+
+
+def resolve_ratios(graph: ChannelGraph, ratios: float | Mapping[str, float]) -> dict[str, float]:
+    """Ratios by the names of groups that are not frozen.
+
+    Raises:
+        PlanError: see :func:`plan_from_ratios`.
+    """
+    if not isinstance(ratios, Mapping):
+        return dict.fromkeys((group.name for group in graph.prunable), _checked(ratios, "ratios"))
+    by_name: dict[str, list[ChannelGroup]] = {}
+    for group in graph.groups:
+        for name in dict.fromkeys((group.name, *group.layers)):
+            by_name.setdefault(name, []).append(group)
+    exact = {group.name: group for group in graph.groups}
+    resolved: dict[str, tuple[float, str]] = {}
+    for name, value in ratios.items():
+        ratio = _checked(value, f"ratios[{name!r}]")
+        if name not in by_name:
+            raise PlanError(
+                f"Expected ratios for groups or layers of the model. Received: {name!r}.{_hint(name, by_name)}"
+            )
+        # A group's own name means that group; a layer's name means every group it is in.
+        groups = [exact[name]] if name in exact else by_name[name]
+        open_groups = [group for group in groups if group.frozen is None]
+        if not open_groups and ratio > 0:
+            raise PlanError(f"Group {groups[0].name!r} cannot be pruned: {groups[0].frozen}.")
+        for group in open_groups:
+            if group.name in resolved and resolved[group.name][0] != ratio:
+                raise PlanError(
+                    f"Expected one ratio for group {group.name!r}. Received: {resolved[group.name][0]} (as "
+                    f"{resolved[group.name][1]!r}) and {ratio} (as {name!r}), which are tied together."
+                )
+            resolved[group.name] = (ratio, name)
+    return {name: ratio for name, (ratio, _) in resolved.items()}
+
+
+def _checked(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= float(value) < 1:
+        raise PlanError(f"Expected {what} to be a number of at least 0 and below 1. Received: {value!r}.")
+    return float(value)
+
+
+def _hint(name: str, names: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _describe(entry: list[Any] | None) -> str:
+    if entry is None:
+        return "missing"
+    return f"{entry[0]} with weights {', '.join(str(tuple(shape)) for shape in entry[1])}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"Expected plain values in the notes of a plan. Received: {value!r}.")

@@ -1,0 +1,123 @@
+"""Builds a model anew, layer by layer, on the same graph: the common part of slim and masked models."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune import precision
+from tfqprune.channels import ChannelGraph
+from tfqprune.layers import LayerCall, LayerRecord
+from tfqprune.layers.base import weight_index
+from tfqprune.layers.running import substitute
+from tfqprune.models import feed, is_graph_model, nodes
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Rebuilder(ABC):
+    """Walks a model and makes a new one from new layers; the original is only read.
+
+    Args:
+        graph: the channel graph of the model.
+    """
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self.graph = graph
+        self._records = {id(record.layer): record for record in graph.records.values()}
+        self._layers: dict[int, tf.keras.layers.Layer] = {}
+        self._models: dict[int, tf.keras.Model] = {}
+
+    @abstractmethod
+    def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
+        """The new layer that takes a layer's place."""
+
+    @abstractmethod
+    def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
+        """The values of the new layer's weights, in the order of ``new.weights``."""
+
+    def arguments(self, call: LayerCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """The arguments of the new layer's call."""
+        return args, kwargs
+
+    def input_size(self, tensor: tf.Tensor, axis: int, size: int | None, nested: tf.keras.Model | None) -> int | None:
+        """The size of a model input along an axis (batch is 0)."""
+        return size
+
+    def build(self) -> tf.keras.Model:
+        """The new model."""
+        model = self._model(self.graph.model, nested=False)
+        self._set_weights()
+        return model
+
+    def _model(self, model: tf.keras.Model, nested: bool) -> tf.keras.Model:
+        if id(model) in self._models:
+            return self._models[id(model)]
+        inputs = [self._input(tensor, model if nested else None) for tensor in model.inputs]
+        table = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
+        for node in nodes(model):
+            if is_graph_model(node.layer):
+                inner = self._model(node.layer, nested=True)
+                values = [table[id(tensor)] for tensor in feed(node.layer, node)]
+                structure = tf.nest.pack_sequence_as(node.layer.input, values) if len(values) > 1 else values[0]
+                outputs = inner(structure)
+            else:
+                outputs = self._call(node, [table[id(tensor)] for tensor in node.keras_inputs])
+            for old, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
+                table[id(old)] = new
+        self._models[id(model)] = new_model = self._assemble(model, inputs, table)
+        return new_model
+
+    def _assemble(self, model: tf.keras.Model, inputs: list[tf.Tensor], table: dict[int, tf.Tensor]) -> tf.keras.Model:
+        if isinstance(model, tf.keras.Sequential):
+            old = [layer for layer in model.layers if not isinstance(layer, tf.keras.layers.InputLayer)]
+            parts = [self._models[id(layer)] if is_graph_model(layer) else self._layers[id(layer)] for layer in old]
+            new = tf.keras.Sequential([inputs[0]._keras_history.layer, *parts], name=model.name)
+        else:
+            by_old = {id(tensor): new_tensor for tensor, new_tensor in zip(model.inputs, inputs, strict=True)}
+            structured = tf.nest.map_structure(lambda tensor: by_old[id(tensor)], model._nested_inputs)
+            outputs = tf.nest.map_structure(lambda tensor: table[id(tensor)], model._nested_outputs)
+            new = tf.keras.Model(structured, outputs, name=model.name)
+        if not model.trainable:
+            new.trainable = False
+        return new
+
+    def _input(self, tensor: tf.Tensor, nested: tf.keras.Model | None) -> tf.Tensor:
+        layer = tensor._keras_history.layer
+        shape = [self.input_size(tensor, axis, size, nested) for axis, size in enumerate(tensor.shape)]
+        sparse, ragged = getattr(layer, "sparse", False), getattr(layer, "ragged", False)
+        return tf.keras.Input(
+            shape=shape[1:], batch_size=shape[0], name=layer.name, dtype=tensor.dtype, sparse=sparse, ragged=ragged
+        )
+
+    def _call(self, node: Any, values: list[Any]) -> Any:
+        record = self._records[id(node.layer)]
+        if id(node.layer) not in self._layers:
+            self._layers[id(node.layer)] = self.layer(record)
+        args, kwargs = substitute(node, values)
+        args, kwargs = self.arguments(self.graph.calls[id(node)], args, kwargs)
+        return self._layers[id(node.layer)](*args, **kwargs)
+
+    def _set_weights(self) -> None:
+        pairs = []
+        for key, new in self._layers.items():
+            record = self._records[key]
+            if record.layer.weights:
+                for variable, value in zip(new.weights, self.weights(record, new), strict=True):
+                    pairs.append((getattr(variable, "latent_variable", variable), value))
+        tf.keras.backend.batch_set_value(pairs)
+
+
+def axes_of(record: LayerRecord) -> list[tuple[str | None, ...]]:
+    """The roles of the axes of each of a layer's weights, in the order of ``layer.weights``."""
+    index = weight_index(record.layer)
+    declared = {index[name]: roles for name, roles in record.weight_axes.items()}
+    return [declared.get(position, (None,) * len(weight.shape)) for position, weight in enumerate(record.layer.weights)]
+
+
+def values_of(record: LayerRecord) -> list[np.ndarray]:
+    """The stored (latent) values of a layer's weights."""
+    return [precision.variable_value(weight) for weight in record.layer.weights]

@@ -1,0 +1,75 @@
+"""The slim model: the same network, physically smaller, with the weights that stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune.channels import ChannelGraph
+from tfqprune.layers import LayerCall, LayerRecord
+from tfqprune.plan import PruningPlan
+from tfqprune.rebuild import Arguments, Rebuilder, axes_of, values_of
+
+
+class SlimBuilder(Rebuilder):
+    """Rebuilds a model without the units that a plan removes.
+
+    Args:
+        graph: the channel graph of the model.
+        alive: bool array over channel ids.
+    """
+
+    def __init__(self, graph: ChannelGraph, alive: np.ndarray) -> None:
+        super().__init__(graph)
+        self.alive = alive
+
+    def kept(self, record: LayerRecord, role: str) -> np.ndarray:
+        """Positions of a role that stay, ascending."""
+        return np.flatnonzero(self.alive[record.roles[role]])
+
+    def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
+        config = record.handler.resize(record, record.layer.get_config(), lambda role: self.kept(record, role))
+        return record.handler.clone(record.layer, config)
+
+    def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
+        values = []
+        for value, axes in zip(values_of(record), axes_of(record), strict=True):
+            for axis, role in enumerate(axes):
+                if role:
+                    value = np.take(value, self.kept(record, role), axis=axis)
+            values.append(value)
+        return values
+
+    def arguments(self, call: LayerCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        return call.record.handler.edit_call(call, self.alive, args, kwargs)
+
+    def input_size(self, tensor: tf.Tensor, axis: int, size: int | None, nested: tf.keras.Model | None) -> int | None:
+        if nested is None:
+            return size
+        position = next(index for index, own in enumerate(nested.inputs) if own is tensor)
+        channels = self.graph.nested_inputs[id(nested)][position]
+        return int(self.alive[channels.ids].sum()) if channels.axis == axis else size
+
+
+def prune(model: tf.keras.Model, plan: PruningPlan) -> tf.keras.Model:
+    """A new, physically smaller model, with the weights of all that stays carried over.
+
+    Layers keep their names, initialisers, quantisers, regularisers and constraints. The original is
+    untouched. ``prune(model, plan)`` and ``mask(model, plan)`` compute the same, to float rounding.
+
+    Args:
+        model: the model that the plan was made for.
+        plan: which units go.
+
+    Returns:
+        An uncompiled model of the same kind (Functional or Sequential).
+
+    Raises:
+        ModelTypeError: no graph model.
+        PlanError: the plan was made for another model, or is unsound.
+    """
+    graph = ChannelGraph(model)
+    plan.check(graph)
+    return SlimBuilder(graph, graph.alive(plan.removed)).build()
