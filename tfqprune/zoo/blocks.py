@@ -147,6 +147,14 @@ def relu(x: Any, *, name: str) -> Any:
     return tf.keras.layers.ReLU(name=name)(x)
 
 
+def head_relu(x: Any, how: Scheme, *, quantize: bool) -> Any:
+    """The ReLU in front of the classifier.
+
+    Left out where a binary or ternary dense layer follows: the sign of what is never negative is constant.
+    """
+    return x if quantize and how.kind in ("binary", "ternary") else relu(x, name="head_relu")
+
+
 def first_convolution(
     x: Any, filters: int, size: int, how: Scheme, *, quantize: bool, strides: int = 1, name: str = "stem_conv"
 ) -> Any:

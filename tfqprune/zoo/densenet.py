@@ -82,7 +82,7 @@ def binary_densenet28(
         if block < len(_LAYERS):
             x = _transition(x, _REDUCTION[block - 1], multiple, f"transition{block}")
     x = blocks.batch_norm(x, name="head_bn")
-    x = blocks.relu(x, name="head_relu")
+    x = blocks.head_relu(x, how, quantize=quantize_ends)
     x = tf.keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
     x = blocks.classifier(x, classes, how, quantize=quantize_ends)
     return blocks.finish(image, x, "binary_densenet28", how, name)

@@ -21,7 +21,7 @@ _BLOCKS = (4, 4, 4, 4)
 _FILTERS = (64, 128, 256, 512)
 
 
-@tf.keras.utils.register_keras_serializable(package="tfqprune")
+@lq.utils.register_keras_custom_object  # under its plain name: .h5 files know no other
 class BlurInitializer(tf.keras.initializers.Initializer):
     """The fixed 3x3 binomial filter of anti-aliased pooling (Zhang, arXiv 1904.11486), for a depthwise kernel."""
 
@@ -121,7 +121,7 @@ def quicknet(
             x = _transition(x, channels, f"transition{stage - 1}")
         for block in range(1, count + 1):
             x = _residual(x, how, f"stage{stage}_block{block}")
-    x = blocks.relu(x, name="head_relu")
+    x = blocks.head_relu(x, how, quantize=quantize_ends)
     x = tf.keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
     x = blocks.classifier(x, classes, how, quantize=quantize_ends)
     return blocks.finish(image, x, "quicknet", how, name)

@@ -80,7 +80,7 @@ def _stages(x: Any, filters: Sequence[int], blocks_per_stage: int, how: Scheme, 
 def _head(x: Any, classes: int, how: Scheme, quantize_ends: bool) -> Any:
     """ReLU (the float blocks end in one already), mean over the image, dense layer, softmax."""
     if how.quantised:
-        x = blocks.relu(x, name="head_relu")
+        x = blocks.head_relu(x, how, quantize=quantize_ends)
     x = tf.keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
     return blocks.classifier(x, classes, how, quantize=quantize_ends)
 

@@ -52,7 +52,9 @@ def vgg_small(
         if index % 2 == 0:
             x = tf.keras.layers.MaxPooling2D(2, name=f"pool{index // 2}")(x)
         x = blocks.batch_norm(x, name=f"bn{index}")
-        if not how.quantised or index == 6:
+        if index == 6:
+            x = blocks.head_relu(x, how, quantize=quantize_ends)
+        elif not how.quantised:
             x = blocks.relu(x, name=f"relu{index}")
     x = tf.keras.layers.Flatten(name="flatten")(x)
     x = blocks.classifier(x, classes, how, quantize=quantize_ends)
