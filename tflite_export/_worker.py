@@ -6,9 +6,14 @@ last line of standard output. A runtime that crashes takes only this process wit
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import sys
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the script's folder: its modules must not hide packages of the same name
+
 import time
 from pathlib import Path
 from typing import Any
@@ -66,7 +71,8 @@ class Lce:
             raise ModuleNotFoundError("larq_compute_engine")
         library = Path(next(iter(package.submodule_search_locations))) / "tflite/python/interpreter_wrapper_lite.so"
         spec = importlib.util.spec_from_file_location("interpreter_wrapper_lite", library)
-        assert spec is not None and spec.loader is not None
+        if spec is None or spec.loader is None:
+            raise ImportError(f"cannot load {library}")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self.interpreter = module.LiteInterpreter(Path(path).read_bytes(), threads, False, False, xnnpack)
@@ -170,10 +176,9 @@ def zeros_like_inputs(session: Any) -> list[tuple[np.ndarray, Any]]:
 def peak_memory(reset: bool) -> int:
     """Peak resident bytes of this process; ``reset`` starts a new peak where the kernel allows it."""
     if reset:
-        try:
+        # Where that is not allowed the difference is to the highest point so far: never an overestimate.
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass  # then the difference is to the highest point so far: an underestimate, never an overestimate
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024

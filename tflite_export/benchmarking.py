@@ -66,7 +66,7 @@ def benchmark(
     runs: int = 50,
     threads: int = 1,
     runtime: str | None = None,
-    xnnpack: bool = True,
+    xnnpack: bool | None = None,
     warm_up_seconds: float = 0.2,
     seconds: float = 0.5,
     max_seconds: float = 30.0,
@@ -78,7 +78,8 @@ def benchmark(
         runs: invocations to time, at least; more until ``seconds`` have passed, fewer after ``max_seconds``.
         threads: threads of the runtime.
         runtime: ``litert``, ``lce`` or None for the one that the file needs.
-        xnnpack: whether LiteRT may use the XNNPACK delegate (its default).
+        xnnpack: whether LiteRT may use the XNNPACK delegate; None for what suits the file (see
+            :func:`tflite_export.runtime.suits_xnnpack`).
         warm_up_seconds: untimed invocations first.
         seconds: time to spend on timed invocations, at least.
         max_seconds: stop timing after so long, with at least three invocations.
@@ -93,8 +94,7 @@ def benchmark(
     for name, value, least in (("runs", runs, 1), ("threads", threads, 1), ("seconds", seconds, 0)):
         if not value >= least:
             raise ExportError(f"Expected {name} to be at least {least}. Received: {value!r}.")
-    chosen = check_runtime(path, runtime)
-    use_xnnpack = xnnpack and chosen != "lce"
+    chosen, use_xnnpack = check_runtime(path, runtime, xnnpack)
     with tempfile.TemporaryDirectory() as folder:
         tiny = Path(folder) / "tiny.tflite"
         tiny.write_bytes(_tiny_model())

@@ -48,7 +48,7 @@ def storage_for(integers: np.ndarray) -> Storage | None:
     """
     low, high = int(integers.min()), int(integers.max())
     odd = bool(np.all(integers % 2 != 0))
-    if odd and -1 <= low and high <= 1:
+    if odd and low >= -1 and high <= 1:
         return Storage(1, 1, 0.0)
     for bits in (2, 4, 8):
         if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1):
@@ -76,7 +76,9 @@ class _Builder:
         self.graph = graph
         self.operators: list[Any] = []
 
-    def run(self, builtin: int, inputs: list[int], shape: tuple[int, ...], options: Any = None, version: int = 1) -> int:
+    def run(
+        self, builtin: int, inputs: list[int], shape: tuple[int, ...], options: Any = None, version: int = 1
+    ) -> int:
         output = self.graph.add_tensor(shape, TensorType.FLOAT32)
         self.operators.append(self.graph.new_operator(builtin, inputs, [output], options, version))
         return output

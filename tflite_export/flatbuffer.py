@@ -141,7 +141,7 @@ def _check_range(indices: Any, limit: int, what: str) -> None:
 class _AlignedBuffer(schema.BufferT):
     """A buffer packed with the schema's alignment, which the generated Python packer leaves out."""
 
-    def Pack(self, builder: Any) -> Any:  # noqa: N802 - the generated packer calls this name
+    def Pack(self, builder: Any) -> Any:
         payload = np.asarray(self.data, dtype=np.uint8).tobytes()
         # Scalars and small vectors need no more than their own element; kernels read large ones as SIMD words.
         builder.StartVector(1, len(payload), 16 if len(payload) >= 64 else 8 if len(payload) >= 8 else 4)

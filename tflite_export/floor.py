@@ -10,6 +10,8 @@ import numpy as np
 from tflite_export.codes import leaf_layers
 from tfqprune.precision import codes, quantized_weights, weight_bits
 
+_BATCH_NORMS = ("BatchNormalization", "SyncBatchNormalization")
+
 
 def floor_bytes(model: Any) -> int:
     """Bytes of a model's parameters at deployed precision: a lower mark for a file's size.
@@ -31,7 +33,7 @@ def floor_bytes(model: Any) -> int:
         if id(layer) in seen:
             continue
         seen.add(id(layer))
-        if type(layer).__name__ in ("BatchNormalization", "SyncBatchNormalization"):
+        if type(layer).__name__ in _BATCH_NORMS:
             channels = int(np.prod(layer.moving_mean.shape))
             bits += 32 * channels * (1 if id(layer) in folded else 2)
             continue
@@ -60,7 +62,7 @@ def _folded_batch_norms(model: Any) -> tuple[set[int], set[int]]:
     folded: set[int] = set()
     absorbed: set[int] = set()
     for layer in leaf_layers(model):
-        if type(layer).__name__ not in ("BatchNormalization", "SyncBatchNormalization") or len(layer._inbound_nodes) > 1:
+        if type(layer).__name__ not in _BATCH_NORMS or len(layer._inbound_nodes) > 1:
             continue
         for node in layer._inbound_nodes:
             producers = list({id(p): p for p in _as_list(node.inbound_layers)}.values())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.codes import to_file_layout, channel_scale, coded_kernels, leaf_layers
+from tflite_export.codes import channel_scale, coded_kernels, leaf_layers, to_file_layout
 from tflite_export.decode import stored_integers
 from tflite_export.graph import Graph, TensorType
 from tflite_export.packing import pack, pack_sign_words
@@ -40,10 +40,9 @@ def label_constants(graph: Graph, model: Any) -> dict[int, str]:
             continue
         name = by_content.get(graph.raw(index).tobytes())
         if name is None and tensor.type == TensorType.FLOAT32:
-            name = next(
-                (n for n, v, axis in floats.get(graph.shape(index), []) if channel_scale(graph.constant(index), v, axis) is not None),
-                None,
-            )  # fmt: skip
+            values = graph.constant(index)
+            candidates = floats.get(graph.shape(index), [])
+            name = next((n for n, v, axis in candidates if channel_scale(values, v, axis) is not None), None)
         if name is not None:
             labels[index] = name
     return labels

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export.flatbuffer import read_model
-from tflite_export.graph import is_lce
+from tflite_export.graph import Graph, is_lce
 from tfqprune.errors import ExportError, MissingDependencyError
 
 _WORKER = Path(__file__).with_name("_worker.py")
@@ -33,8 +33,10 @@ def runtime_of(model: Any) -> str:
 
 
 def require_lce(purpose: str) -> None:
-    """Raises:
-    MissingDependencyError: larq-compute-engine is not installed.
+    """Makes sure that larq-compute-engine is installed.
+
+    Raises:
+        MissingDependencyError: it is not.
     """
     if importlib.util.find_spec("larq_compute_engine") is None:
         raise MissingDependencyError(
@@ -44,14 +46,29 @@ def require_lce(purpose: str) -> None:
         )
 
 
-def check_runtime(path: str | os.PathLike[str], runtime: str | None) -> str:
-    """The runtime to use for a file, and whether it is there.
+def suits_xnnpack(model: Any) -> bool:
+    """Whether a parsed LiteRT model gains from XNNPACK.
+
+    Kernels that are decoded at run time are no constants, which XNNPACK's convolutions want: such a file runs as
+    fast without the delegate and in less memory.
+    """
+    graph = Graph(model)
+    decodes = any(
+        graph.kind(operator) == "CAST" and all(graph.is_constant(int(i)) for i in operator.inputs)
+        for operator in graph.operators
+    )
+    return not decodes and not is_lce(model)
+
+
+def check_runtime(path: str | os.PathLike[str], runtime: str | None, xnnpack: bool | None) -> tuple[str, bool]:
+    """The runtime to use for a file, and whether with XNNPACK.
 
     Raises:
         ExportError: the file is damaged, or the runtime asked for cannot load it.
         MissingDependencyError: the file needs larq-compute-engine, which is not installed.
     """
-    needed = runtime_of(read_model(path))
+    model = read_model(path)
+    needed = runtime_of(model)
     if runtime is not None and runtime not in RUNTIMES:
         raise ExportError(f"Expected runtime to be one of {', '.join(RUNTIMES)} or None. Received: {runtime!r}.")
     if runtime == "litert" and needed == "lce":
@@ -62,7 +79,8 @@ def check_runtime(path: str | os.PathLike[str], runtime: str | None) -> str:
     chosen = runtime or needed
     if chosen == "lce":
         require_lce("to run this file")
-    return chosen
+        return chosen, bool(xnnpack)
+    return chosen, suits_xnnpack(model) if xnnpack is None else xnnpack
 
 
 def predict(
@@ -99,7 +117,7 @@ def ask(request: dict[str, Any], timeout: float) -> dict[str, Any]:
     Raises:
         ExportError: the process failed; the message has the end of what it said.
     """
-    command = [sys.executable, "-P", str(_WORKER)]
+    command = [sys.executable, str(_WORKER)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     label = f"{request['runtime']} on {request['model']!r}"
     try:

@@ -152,12 +152,10 @@ def _rows(graph: Graph, seen: set[int], layer_names: dict[int, str]) -> list[Siz
             else:
                 static = False
         if static and found and len(operator.outputs) == 1:
-            decoded[int(operator.outputs[0])] = [
-                (t, _role_in_decoder(graph, t, role)) for t, role in found
-            ]
+            decoded[int(operator.outputs[0])] = [(t, _role_in_decoder(graph, t, role)) for t, role in found]
             continue
         label = next((layer_names[t] for t, _ in found if t in layer_names), f"{number} {kind}")
-        for tensor, role in found:
+        for tensor, role in dict(found).items():  # a decoder may lead to one constant along two ways
             buffer = graph.tensors[tensor].buffer
             elements = 1
             for dimension in graph.shape(tensor):

@@ -142,9 +142,8 @@ def _bare_tensors(model: Any, subgraph: Any, drop_shapes: bool) -> None:
             continue
         tensor.name = None
         tensor.shapeSignature = None
-        if tensor.buffer == 0 and drop_shapes and not tensor.isVariable:
-            tensor.shape = None
-        elif tensor.shape is not None and len(tensor.shape) == 0:
+        computed = tensor.buffer == 0 and not tensor.isVariable
+        if (drop_shapes and computed) or (tensor.shape is not None and len(tensor.shape) == 0):
             tensor.shape = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from tfqprune.errors import DataError, ExportError
 
 TOLERANCE = 1e-4
 _BATCH = 32
+_NOISE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def verify(
     tolerance: float = TOLERANCE,
     runtime: str | None = None,
     threads: int = 1,
-    xnnpack: bool = True,
+    xnnpack: bool | None = None,
     seed: int = 0,
 ) -> Agreement:
     """Compares a .tflite file with the Keras model it came from.
@@ -81,7 +82,8 @@ def verify(
             over 1).
         runtime: ``litert``, ``lce`` or None for the one that the file needs.
         threads: threads of the runtime.
-        xnnpack: whether LiteRT may use the XNNPACK delegate (its default).
+        xnnpack: whether LiteRT may use the XNNPACK delegate; None for what suits the file (see
+            :func:`tflite_export.runtime.suits_xnnpack`).
         seed: of the generated inputs.
 
     Returns:
@@ -92,13 +94,11 @@ def verify(
         DataError: ``data`` does not fit the model's inputs.
         MissingDependencyError: the file needs a runtime that is not installed.
     """
-    chosen = check_runtime(path, runtime)
+    chosen, use_xnnpack = check_runtime(path, runtime, xnnpack)
     arrays = generated_inputs(model, samples, seed) if data is None else as_inputs(model, data, samples)
     inputs_of_file, outputs_of_file = _positions(path, model)
     expected = keras_outputs(model, arrays)
-    received = predict(
-        path, [arrays[i] for i in inputs_of_file], runtime=chosen, threads=threads, xnnpack=xnnpack and chosen != "lce"
-    )
+    received = predict(path, [arrays[i] for i in inputs_of_file], runtime=chosen, threads=threads, xnnpack=use_xnnpack)
     received = [received[i] for i in outputs_of_file]
     for name, want, have in zip(model.output_names, expected, received, strict=True):
         if want.shape != have.shape:
@@ -109,8 +109,33 @@ def verify(
     top1, errors = compare(expected, received, tolerance)
     return Agreement(
         top1=top1, off_share=float(np.mean(errors > tolerance)), max_error=float(errors.max()),
-        samples=len(errors), tolerance=tolerance, runtime=chosen, threads=threads,
-        xnnpack=xnnpack and chosen != "lce", generated=data is None,
+        samples=len(errors), tolerance=tolerance, runtime=chosen, threads=threads, xnnpack=use_xnnpack,
+        generated=data is None,
+    )  # fmt: skip
+
+
+def rounding_noise(
+    model: Any, data: Any = None, *, samples: int = 64, tolerance: float = TOLERANCE, seed: int = 0
+) -> Agreement:
+    """How far a Keras model agrees with itself when its inputs move by 1e-5 of their size.
+
+    Float implementations differ by about as much inside a network, so this tells flips of levels that lie on a
+    rounding boundary, which no file can avoid, from a file that is wrong.
+
+    Args and raised errors are those of :func:`verify`.
+    """
+    arrays = generated_inputs(model, samples, seed) if data is None else as_inputs(model, data, samples)
+    rng = np.random.default_rng(seed + 1)
+    moved = [
+        (a + _NOISE * max(1.0, float(np.abs(a).max())) * rng.standard_normal(a.shape)).astype(a.dtype)
+        if a.dtype.kind == "f"
+        else a
+        for a in arrays
+    ]
+    top1, errors = compare(keras_outputs(model, arrays), keras_outputs(model, moved), tolerance)
+    return Agreement(
+        top1=top1, off_share=float(np.mean(errors > tolerance)), max_error=float(errors.max()), samples=len(errors),
+        tolerance=tolerance, runtime="keras", threads=1, xnnpack=False, generated=data is None,
     )  # fmt: skip
 
 
@@ -159,8 +184,9 @@ def as_inputs(model: Any, data: Any, samples: int) -> list[np.ndarray]:
         if set(data) != set(names):
             raise DataError(f"Expected data for the inputs {names}. Received: {sorted(data)}.")
         data = [data[name] for name in names]
-    several = isinstance(data, Sequence) and not isinstance(data, str | bytes)
-    arrays = [np.asarray(a) for a in (data if several and len(names) > 1 else [data])]
+    # a list of numbers is one input written out; a list of arrays is one array for each input
+    several = isinstance(data, list | tuple) and len(data) > 0 and all(hasattr(a, "shape") for a in data)
+    arrays = [np.asarray(a) for a in (data if several else [data])]
     if len(arrays) != len(names):
         raise DataError(f"Expected {len(names)} input arrays ({', '.join(names)}). Received: {len(arrays)}.")
     for name, tensor, array in zip(names, model.inputs, arrays, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tflite_export.codes import CodedKernel
@@ -21,6 +21,14 @@ class Promise:
 
     top1: float
     off_share: float
+
+    def kept(self, agreement: Any) -> bool:
+        """Whether an :class:`tflite_export.Agreement` is at least as good."""
+        return bool(agreement.top1 >= self.top1 and agreement.off_share <= self.off_share)
+
+
+# For formats that keep every weight as deployed: only levels on a rounding boundary may differ.
+EXACT = Promise(top1=0.98, off_share=0.1)
 
 
 @dataclass(frozen=True)
@@ -88,15 +96,14 @@ class Capability:
         needs_quantised: whether a model without any quantised kernel is refused.
         runtime: ``litert`` or ``lce``.
         platforms: where such a file runs.
-        xnnpack: whether the files are meant to run with LiteRT's XNNPACK delegate.
+        promise: the agreement with Keras that export demands.
     """
 
     kernel_bits: frozenset[int]
     needs_quantised: bool
     runtime: str
     platforms: str
-    xnnpack: bool = True
-    promise: Promise = field(default_factory=lambda: Promise(top1=0.98, off_share=0.3))
+    promise: Promise = EXACT
 
 
 class Format(ABC):
@@ -125,8 +132,10 @@ class Format(ABC):
         return None
 
     def check(self, facts: Facts) -> None:
-        """Raises:
-        ExportError: the model cannot be stored in this format.
+        """Refuses a model that cannot be stored in this format.
+
+        Raises:
+            ExportError: with the reason.
         """
         reason = self.refusal(facts)
         if reason is not None:

@@ -8,6 +8,8 @@ from tflite_export.formats.registry import register_format
 
 
 class Binary(Format):
+    """Single bits in Larq Compute Engine's runtime."""
+
     name = "binary"
     summary = "single bits, computed as single bits; +-1 kernels and activations; Larq Compute Engine's runtime"
     capability = Capability(
@@ -15,13 +17,12 @@ class Binary(Format):
         needs_quantised=True,
         runtime="lce",
         platforms="Larq Compute Engine: Android and Linux on Arm64 (fast), x86-64 (reference kernels)",
-        xnnpack=False,
     )
 
     def refusal(self, facts: Facts) -> str | None:
         if facts.kernel_bits and not facts.binary:
-            wide = next((f"{name} has {bits}-bit weights" for name, bits in facts.kernel_bits.items() if bits != 1), None)
-            return f'{wide or "no layer has 1-bit activations"}; use format="packed"'
+            wide = [f"{name} has {bits}-bit weights" for name, bits in facts.kernel_bits.items() if bits != 1]
+            return f'{wide[0] if wide else "no layer has 1-bit activations"}; use format="packed"'
         return super().refusal(facts)
 
     def build(self, request: Request) -> Built:

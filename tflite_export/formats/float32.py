@@ -8,6 +8,8 @@ from tflite_export.formats.registry import register_format
 
 
 class Float32(Format):
+    """The plain converter's file, stripped."""
+
     name = "float32"
     summary = "32 bits a weight, any layer the converter takes, stock LiteRT"
     capability = Capability(

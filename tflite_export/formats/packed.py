@@ -16,6 +16,8 @@ from tfqprune.errors import ExportError
 
 
 class Packed(Format):
+    """k bits a weight, decoded at run time."""
+
     name = "packed"
     summary = "k bits a weight (k = 1, 2, 4; 3 in 4; ternary in 2), any topology, stock LiteRT 2.1 or newer"
     capability = Capability(
@@ -33,9 +35,9 @@ class Packed(Format):
         missing = missing_layers(kernels, matches)
         if missing:
             raise ExportError(
-                f"Expected to find the kernel of every quantised layer in the converted file. Received: none for "
-                f"{', '.join(missing)}. The converter changed it beyond a scale per output channel: check for two batch "
-                'norms in a row or a kernel that is rescaled per input channel, or use format="float32".'
+                "Expected to find the kernel of every quantised layer in the converted file. Received: none for "
+                f"{', '.join(missing)}. The converter changed it beyond a scale per output channel: check for a kernel "
+                'that is rescaled per input channel, or use format="float32".'
             )
         for match in matches:
             storage = storage_for(match.kernel.integers)

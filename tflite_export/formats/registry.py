@@ -17,8 +17,10 @@ def register_format(entry: Format) -> Format:
 
 
 def get_format(name: str) -> Format:
-    """Raises:
-    ExportError: there is no such format.
+    """The format of a name.
+
+    Raises:
+        ExportError: there is none.
     """
     if name not in _FORMATS:
         raise ExportError(f"Expected format to be 'auto' or one of {', '.join(sorted(_FORMATS))}. Received: {name!r}.")

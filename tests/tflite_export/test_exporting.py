@@ -1,0 +1,204 @@
+"""The promises around an export: verified, atomic, stripped, resizable, clear when refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tflite_export as te
+from tflite_export.flatbuffer import read_model, serialize
+from tflite_export.graph import Graph
+from tflite_export.runtime import predict
+from tflite_export.samples import generated_inputs
+from tfqprune.errors import DataError, ExportError, ModelTypeError, OutputError
+
+layers = tf.keras.layers
+
+
+@pytest.fixture
+def broken(exported: Callable[..., te.ExportResult], tmp_path: Path) -> Path:
+    """The packed plain network with the last layer's kernel negated."""
+    model = read_model(exported("packed", "plain", "2").path)
+    graph = Graph(model)
+    last = next(operator for operator in graph.operators if graph.kind(operator) == "FULLY_CONNECTED")
+    kernel = -graph.constant(int(last.inputs[1]))
+    model.buffers[graph.tensors[int(last.inputs[1])].buffer].data = np.frombuffer(kernel.tobytes(), np.uint8)
+    path = tmp_path / "broken.tflite"
+    path.write_bytes(serialize(model))
+    return path
+
+
+def test_verify_sees_a_wrong_file(net: Callable[..., Any], broken: Path) -> None:
+    agreement = te.verify(net("plain", "2"), broken)
+    assert agreement.off_share > 0.9
+    assert agreement.top1 < 0.7
+
+
+def test_verify_counts_on_user_data(net: Callable[..., Any], exported: Callable[..., te.ExportResult]) -> None:
+    data = np.random.default_rng(0).normal(size=(10, 8, 8, 3))
+    agreement = te.verify(net("plain", "2"), exported("packed", "plain", "2").path, data)
+    assert (agreement.samples, agreement.generated, agreement.runtime) == (10, False, "litert")
+    assert agreement.top1 == 1.0
+    by_name = te.verify(net("plain", "2"), exported("packed", "plain", "2").path, {"image": data}, samples=4)
+    assert by_name.samples == 4
+
+
+@pytest.mark.parametrize("data", [np.zeros((4, 8, 8)), np.zeros((0, 8, 8, 3)), np.array(["x"]), {"picture": 1}])
+def test_data_that_does_not_fit_is_refused(
+    net: Callable[..., Any], exported: Callable[..., te.ExportResult], data: Any
+) -> None:
+    with pytest.raises(DataError, match="image"):
+        te.verify(net("plain", "2"), exported("packed", "plain", "2").path, data)
+
+
+def test_verify_refuses_another_models_file(net: Callable[..., Any], exported: Callable[..., te.ExportResult]) -> None:
+    with pytest.raises(ExportError, match=r"another model|do not fit|to run"):
+        te.verify(net("dense", "2"), exported("packed", "plain", "2").path)
+
+
+def test_a_file_below_the_promise_is_not_left_behind(
+    net: Callable[..., Any], broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = read_model(broken)
+    monkeypatch.setattr("tflite_export.formats.packed.insert_decoder", lambda *arguments: None)
+    monkeypatch.setattr("tflite_export.formats.packed.to_litert", lambda model: wrong)
+    monkeypatch.setattr("tflite_export.formats.packed.missing_layers", lambda *arguments: [])
+    target = tmp_path / "out" / "model.tflite"
+    target.parent.mkdir()
+    with pytest.raises(ExportError, match=r"at least 98.0% of first classes.*No file was written"):
+        te.export(net("plain", "2"), target, "packed")
+    assert not list(target.parent.iterdir())
+    kept = te.export(net("plain", "2"), target, "packed", strict=False)
+    assert kept.agreement.off_share > 0.9
+    assert target.exists()
+
+
+def test_names_and_signature_stay_and_the_rest_goes(exported: Callable[..., te.ExportResult]) -> None:
+    model = read_model(exported("float32", "plain", "2").path)
+    graph = Graph(model)
+    visible = {int(i) for i in [*graph.subgraph.inputs, *graph.subgraph.outputs]}
+    assert all(bool(t.name) == (i in visible) for i, t in enumerate(graph.tensors))
+    signature = model.signatureDefs[0]
+    assert [entry.name for entry in signature.inputs] == [b"image"]
+    assert [entry.name for entry in signature.outputs] == [b"classes"]
+    assert model.metadata is None
+    assert model.description is None
+    contents = [np.asarray(b.data).tobytes() for b in model.buffers if b.data is not None]
+    assert len(contents) == len(set(contents))
+
+
+def test_the_batch_stays_resizable_or_is_fixed(net: Callable[..., Any], tmp_path: Path) -> None:
+    model = net("residual", "2")
+    arrays = generated_inputs(model, 5)
+    fixed = te.export(model, tmp_path / "fixed.tflite", "packed", batch_size=3)
+    free = te.export(model, tmp_path / "free.tflite", "packed")
+    assert te.benchmark(fixed.path, runs=2, seconds=0, warm_up_seconds=0).batch_size == 3
+    np.testing.assert_allclose(
+        predict(fixed.path, arrays, runtime="litert")[0], predict(free.path, arrays, runtime="litert")[0], atol=1e-5
+    )
+    with pytest.raises(ExportError, match="batch_size"):
+        te.export(model, tmp_path / "x.tflite", batch_size=0)
+
+
+def test_several_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:
+    # names whose order differs from the order of definition
+    b, a = layers.Input((3,), name="b_in"), layers.Input((2,), name="a_in")
+    joined = layers.Concatenate()([b, a])
+    model = tf.keras.Model([b, a], [layers.Dense(4, name="z_out")(joined), layers.Dense(2, name="c_out")(joined)])
+    result = te.export(model, tmp_path / "two.tflite", "float32")
+    assert result.agreement.max_error < 1e-5
+    assert result.agreement.top1 == 1.0
+
+
+def test_keras_3_and_subclassed_models_are_refused(tmp_path: Path) -> None:
+    class Own(tf.keras.Model):
+        def call(self, x: Any) -> Any:
+            return x
+
+    with pytest.raises(ModelTypeError, match="no graph of layers|has no graph"):
+        te.export(Own(), tmp_path / "x.tflite")
+    with pytest.raises(ModelTypeError, match="Expected a legacy Keras model"):
+        te.export(object(), tmp_path / "x.tflite")
+
+
+def test_low_precision_arithmetic_is_refused(tmp_path: Path) -> None:
+    given = layers.Input((3,))
+    model = tf.keras.Model(given, layers.Dense(2, dtype="mixed_bfloat16", name="low")(given))
+    with pytest.raises(ExportError, match=r"low in bfloat16"):
+        te.export(model, tmp_path / "x.tflite")
+
+
+def test_places_that_cannot_be_written_are_said_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no folder"):
+        te.export(None, tmp_path / "absent" / "x.tflite")
+    with pytest.raises(OutputError, match="a folder of that name"):
+        te.export(None, tmp_path)
+
+
+def test_benchmark(exported: Callable[..., te.ExportResult]) -> None:
+    result = exported("packed", "plain", "2")
+    measured = te.benchmark(result.path, runs=5, seconds=0.0, warm_up_seconds=0.0)
+    assert measured.runs == 5
+    assert 0 < measured.latency_min_ms <= measured.latency_ms
+    assert measured.latency_spread_ms >= 0
+    # at least the arena must have become resident, and a net of 30 kB cannot need 50 MB
+    assert 0 < measured.peak_memory < 50e6
+    assert measured.arena_bytes == 4 * (2 * 2304 + 1024)
+    assert measured.file_bytes == result.bytes
+    assert (measured.runtime, measured.xnnpack, measured.threads) == ("litert", False, 1)
+
+
+def test_benchmark_sees_more_work(exported: Callable[..., te.ExportResult], tmp_path: Path) -> None:
+    given = layers.Input((64, 64, 16))
+    x = layers.Conv2D(64, 3, padding="same")(given)
+    wide = te.export(
+        tf.keras.Model(given, layers.Conv2D(64, 3, padding="same")(x)), tmp_path / "wide.tflite", "float32", samples=2
+    )
+    small = te.benchmark(exported("float32", "plain", "2").path, runs=5, seconds=0.0)
+    large = te.benchmark(wide.path, runs=5, seconds=0.0)
+    assert large.latency_ms > 5 * small.latency_ms
+    # the input of 256 KiB and two maps of 1 MiB each
+    assert large.arena_bytes == 2 * 64 * 64 * 64 * 4
+    assert large.peak_memory > 64 * 64 * 64 * 4
+
+
+def test_benchmark_of_a_binary_file(exported: Callable[..., te.ExportResult]) -> None:
+    pytest.importorskip("larq_compute_engine")
+    measured = te.benchmark(exported("binary", "plain", "binary").path, runs=3, seconds=0.0)
+    assert measured.runtime == "lce"
+    assert measured.latency_ms > 0
+    with pytest.raises(ExportError, match="Larq Compute Engine file"):
+        te.benchmark(exported("binary", "plain", "binary").path, runtime="litert")
+
+
+def test_a_file_that_the_runtime_refuses_ends_in_an_error(
+    exported: Callable[..., te.ExportResult], tmp_path: Path
+) -> None:
+    model = read_model(exported("float32", "plain", "2").path)
+    model.operatorCodes[0].version = 99
+    path = tmp_path / "future.tflite"
+    path.write_bytes(serialize(model))
+    with pytest.raises(ExportError, match=r"Expected litert on .* to run. Received"):
+        te.benchmark(path)
+
+
+def test_import_is_cheap_and_loads_no_tensorflow() -> None:
+    code = (
+        "import json, sys, tflite_export as te; te.benchmark; te.size_report; "
+        "print(json.dumps([m for m in ('tensorflow', 'larq', 'larq_compute_engine') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_public_names_stay_functions_after_use(exported: Callable[..., te.ExportResult]) -> None:
+    exported("packed", "plain", "2")
+    assert all(callable(getattr(te, name)) for name in te.__all__)
