@@ -165,11 +165,11 @@ class ChannelGraph:
         self.group_of = np.empty(self._components, np.int64)
         self.slot_of = np.empty(self._components, np.int64)
         groups: list[ChannelGroup] = []
-        for index, (signed, units) in enumerate(members.items()):
+        for index, (marked, units) in enumerate(members.items()):
             self.group_of[units], self.slot_of[units] = index, np.arange(len(units))
-            makers = [space.blocks[mark] for mark in signed if mark < len(space.blocks)]
+            makers = [space.blocks[mark] for mark in marked if mark < len(space.blocks)]
             layers = tuple(dict.fromkeys(source for _, _, source in makers))
-            reasons = list(dict.fromkeys(marks[mark][1][1] for mark in signed if marks[mark][1][0] == "frozen"))
+            reasons = list(dict.fromkeys(marks[mark][1][1] for mark in marked if marks[mark][1][0] == "frozen"))
             frozen = "; ".join(str(reason) for reason in reasons) or None
             if frozen is None and len(units) == 1:
                 frozen = "its only unit: no group loses its last one"

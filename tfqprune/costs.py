@@ -112,9 +112,8 @@ class CostModel:
                         rows[role] = len(role_rows)
                         role_rows.append(graph.unit_index(record.roles[role]))
                 fixed = [size for size, role in zip(variable.shape, roles, strict=True) if not role]
-                reuse = record.reuse.get(name, 0)
-                if reuse is None:
-                    reuse = float("nan")
+                times = record.reuse.get(name, 0)
+                reuse = float("nan") if times is None else float(times)
                 bits = bits_of(layer, name) if hasattr(layer, str(name)) else bits_of(layer, position)
                 entries.append(
                     (

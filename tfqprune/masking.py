@@ -115,7 +115,7 @@ class MaskedBuilder(Rebuilder):
 
     def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
         layer = record.layer
-        if record.mixed is not None and not self.alive[record.mixed.ids].all():
+        if record.mixed is not None and record.mixed.axis is not None and not self.alive[record.mixed.ids].all():
             kept = np.flatnonzero(self.alive[record.mixed.ids]).tolist()
             inner = self._slim.layer(record)
             return OnKept(inner, record.mixed.axis, kept, len(record.mixed), name=layer.name, dtype=layer.dtype)
@@ -137,10 +137,10 @@ class MaskedBuilder(Rebuilder):
                 kept = [(axis, self._slim.kept(record, role).tolist()) for axis, role in cut]
                 size = [len(record.roles[role]) for _, role in cut]
                 setattr(clone, precision.QUANTIZER_OF_WEIGHT[weight], KeptQuantizer(quantizer, kept, size))
-        quantizer = getattr(record.layer, "input_quantizer", None)
-        if precision.is_tensor_wide(quantizer) and "in" in record.roles and not self.alive[record.roles["in"]].all():
+        reader = getattr(record.layer, "input_quantizer", None)
+        if precision.is_tensor_wide(reader) and "in" in record.roles and not self.alive[record.roles["in"]].all():
             kept = [(self._input_axis(record), self._slim.kept(record, "in").tolist())]
-            clone.input_quantizer = KeptQuantizer(quantizer, kept, [len(record.roles["in"])])
+            clone.input_quantizer = KeptQuantizer(reader, kept, [len(record.roles["in"])])
 
     def _input_axis(self, record: LayerRecord) -> int:
         return next(

@@ -11,6 +11,11 @@ import tensorflow as tf
 from tfqprune.errors import ModelTypeError
 
 
+def is_keras_model(model: Any) -> bool:
+    """Whether an object is a legacy Keras model of any kind."""
+    return isinstance(model, tf.keras.Model)
+
+
 def is_graph_model(layer: Any) -> bool:
     """Whether an object is a functional or sequential Keras model (a graph of layers)."""
     return isinstance(layer, tf.keras.Model) and bool(getattr(layer, "_is_graph_network", False))
@@ -22,8 +27,8 @@ def check_model(model: Any) -> tf.keras.Model:
     Raises:
         ModelTypeError: it is no Keras model, one of Keras 3, not built, or subclassed.
     """
-    if not isinstance(model, tf.keras.Model):
-        keras = sys.modules.get("keras")
+    if not is_keras_model(model):
+        keras: Any = sys.modules.get("keras")
         if keras is not None and isinstance(model, getattr(keras, "Model", ())):
             raise ModelTypeError(
                 f"Expected a legacy Keras (tf_keras) model. Received: {model.name!r}, a model of Keras "

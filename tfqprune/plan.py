@@ -87,7 +87,7 @@ class PruningPlan:
                 )
             if any(isinstance(slot, bool) or not isinstance(slot, int | np.integer) for slot in slots):
                 raise PlanError(f"Expected whole slot numbers for group {name!r}. Received: {list(slots)}.")
-            if slots and not (0 <= min(slots) and max(slots) < group.size):
+            if any(not 0 <= slot < group.size for slot in slots):
                 raise PlanError(
                     f"Expected slots from 0 to {group.size - 1} for group {name!r}. Received: {list(slots)}."
                 )

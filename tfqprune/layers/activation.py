@@ -52,6 +52,8 @@ def _quantize(call: LayerCall, quantizer: quantizers.Quantizer) -> list[Channels
 
 @register_handler(K.Activation)
 class ActivationHandler(PassThrough):
+    """Passes element-wise functions; others (softmax) freeze."""
+
     def flow(self, call: LayerCall) -> list[Channels]:
         if isinstance(call.layer.activation, quantizers.Quantizer):
             return _quantize(call, call.layer.activation)
@@ -78,6 +80,8 @@ class QuantizerHandler(PassThrough):
 
 @register_handler(K.Softmax)
 class SoftmaxHandler(PassThrough):
+    """Frozen over the channels, passing over other axes."""
+
     def flow(self, call: LayerCall) -> list[Channels]:
         rank, axis = len(call.input_shapes[0]), call.layer.axis
         axes = [entry % rank for entry in (axis if isinstance(axis, list | tuple) else [axis])]

@@ -7,6 +7,7 @@ counts. Everything else (graph, plan, cost, masked and slim model) is derived fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,7 +125,7 @@ class LayerCall:
         """Freezes all that goes in, and gives what comes out channels of its own, frozen too."""
         self.freeze_inputs(reason)
         outputs = []
-        for index, shape in enumerate(self.output_shapes):
+        for shape in self.output_shapes:
             if len(shape) < 2 or shape[-1] is None:
                 outputs.append(Channels.none())
                 continue
@@ -138,7 +139,7 @@ class LayerHandler:
     """Base of all layer handlers: an unknown layer without weights is its default.
 
     Subclass it, override what differs, and decorate with ``@register_handler(LayerType, ...)``.
-    ``tests/conformance.py`` holds a suite to subclass that checks the law slim(x) == masked(x).
+    ``tfqprune.testing.LayerHandlerConformance`` is a suite to subclass that checks the law slim(x) == masked(x).
     """
 
     def flow(self, call: LayerCall) -> list[Channels]:
@@ -164,8 +165,10 @@ _HANDLERS: dict[type, LayerHandler] = {}
 
 
 def register_handler(*layer_types: type) -> Callable[[type[LayerHandler]], type[LayerHandler]]:
-    """Class decorator: this handler is in charge of these layer types (and of subclasses that
-    do not override ``call``)."""
+    """Class decorator: this handler is in charge of these layer types.
+
+    Subclasses of theirs count, too, as long as they do not override ``call``.
+    """
 
     def register(handler: type[LayerHandler]) -> type[LayerHandler]:
         instance = handler()
@@ -184,7 +187,7 @@ def handler_for(layer: tf.keras.layers.Layer) -> LayerHandler | None:
     """
     for layer_type in type(layer).__mro__:
         if layer_type in _HANDLERS:
-            return _HANDLERS[layer_type] if type(layer).call is layer_type.call else None
+            return _HANDLERS[layer_type] if type(layer).call is layer_type.call else None  # type: ignore[attr-defined]
     return None
 
 
@@ -212,7 +215,8 @@ def channel_axis(layer: tf.keras.layers.Layer, rank: int) -> int:
 def pixels(shape: tuple[int | None, ...], channels: int) -> int | None:
     """Positions per sample apart from the channel axis; None where one is unknown."""
     sizes = [size for axis, size in enumerate(shape) if axis not in (0, channels)]
-    return None if any(size is None for size in sizes) else int(np.prod(sizes, dtype=np.int64))
+    known = [size for size in sizes if size is not None]
+    return math.prod(known) if len(known) == len(sizes) else None
 
 
 def resized(config: dict[str, Any], kept: Kept, sizes: dict[str, str]) -> dict[str, Any]:

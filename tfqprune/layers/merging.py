@@ -14,12 +14,16 @@ K = tf.keras.layers
 
 @register_handler(K.Add, K.Subtract, K.Multiply, K.Average, K.Maximum, K.Minimum)
 class MergeHandler(LayerHandler):
+    """Value by value, with broadcasting."""
+
     def flow(self, call: LayerCall) -> list[Channels]:
         return meet(call)
 
 
 @register_handler(K.Dot)
 class DotHandler(LayerHandler):
+    """Frozen: its result has no channels of its own."""
+
     def flow(self, call: LayerCall) -> list[Channels]:
         return call.opaque(f"feeds {call.title}, which sums products over positions of two tensors")
 
@@ -39,5 +43,7 @@ def concatenate(call: LayerCall, axis: int) -> list[Channels]:
 
 @register_handler(K.Concatenate)
 class ConcatenateHandler(LayerHandler):
+    """Strings channels together, or ties them where another axis is joined."""
+
     def flow(self, call: LayerCall) -> list[Channels]:
         return concatenate(call, call.layer.axis % len(call.input_shapes[0]))

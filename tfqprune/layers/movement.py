@@ -66,17 +66,17 @@ def trace(
         assert channels.axis is not None
         grids.append(labelled(shape, channels.axis, np.arange(offset, offset + len(channels))))
         offset += len(channels)
-    return [_read(np.asarray(output), offset) for output in function(grids)]
+    return [_read(np.asarray(output), offset, len(grids) == 1) for output in function(grids)]
 
 
-def _read(output: np.ndarray, limit: int) -> Movement | None:
+def _read(output: np.ndarray, limit: int, last: bool) -> Movement | None:
     if output.ndim < 2 or output.dtype.kind not in "fiu" or not output.size:
         return None
     grid = output[0]
     labels = np.rint(grid)
     if not np.array_equal(labels, grid) or labels.min() < 0 or labels.max() >= limit:
         return None
-    axis, lines = _channel_axis(labels.astype(np.int64) - 1)
+    axis, lines = _channel_axis(labels.astype(np.int64) - 1, last)
     first = lines[0]
     ties = []
     for line in lines[1:]:
@@ -87,11 +87,21 @@ def _read(output: np.ndarray, limit: int) -> Movement | None:
     return Movement(axis + 1, first, tuple(ties))
 
 
-def _channel_axis(labels: np.ndarray) -> tuple[int, np.ndarray]:
-    """The axis along which alone the labels vary, else the last; and the distinct lines along it."""
+def _channel_axis(labels: np.ndarray, last: bool) -> tuple[int, np.ndarray]:
+    """The axis to follow the channels along, and the distinct lines of labels along it.
+
+    Where labels vary along one axis only, it is that one. A reshape of a vector spreads them over
+    several: channels are last then. A stack of tensors does, too: there the axis that ties least.
+    """
     varying = [axis for axis in range(labels.ndim) if (np.take(labels, [0], axis) != labels).any()]
+    if len(varying) > 1 and not last:
+        return min(((axis, _lines(labels, axis)) for axis in varying), key=lambda choice: len(choice[1]))
     axis = varying[0] if len(varying) == 1 else labels.ndim - 1
+    return axis, _lines(labels, axis)
+
+
+def _lines(labels: np.ndarray, axis: int) -> np.ndarray:
+    """The distinct lines of labels along an axis, the first one first."""
     lines = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
-    first = lines[0]
-    others = lines[(lines != first).any(axis=1)]
-    return axis, np.concatenate([first[None], np.unique(others, axis=0)]) if len(others) else first[None]
+    others = lines[(lines != lines[0]).any(axis=1)]
+    return np.concatenate([lines[:1], np.unique(others, axis=0)]) if len(others) else lines[:1]

@@ -101,6 +101,8 @@ class ElementwiseOperator(LayerHandler):
 
 @operator("concat", "keras.backend.concatenate")
 class ConcatOperator(LayerHandler):
+    """Strings channels together, or ties them where another axis is joined."""
+
     def flow(self, call: LayerCall) -> list[Channels]:
         return concatenate(call, int(own(call, 1, "axis")) % len(call.input_shapes[0]))
 
@@ -218,7 +220,7 @@ class GetItemOperator(LayerHandler):
             call.space.partition(
                 [part for part in (channels.ids[:start], channels.ids[start:stop], channels.ids[stop:]) if len(part)]
             )
-        elif 1 < step and start < step and stop == size and size % step == 0:
+        elif step > 1 and start < step and stop == size and size % step == 0:
             # Whole periods go, so that every step-th channel stays every step-th.
             periods = channels.ids.reshape(-1, step).T
             for other in periods[1:]:
@@ -252,6 +254,7 @@ class GetItemOperator(LayerHandler):
         spec = own(call, 1, "slice_spec")
         parts = list(spec) if isinstance(spec, tuple | list) else [spec]
         rank, axis = len(call.input_shapes[0]), call.inputs[0].axis
+        assert axis is not None
         consumed = sum(part is not Ellipsis and part is not None for part in parts)
         at = 0
         for position, part in enumerate(parts):

@@ -93,9 +93,8 @@ def _guesses(call: LayerCall) -> Iterator[_Guess]:
             [axis for axis in range(len(shape) - 1, 0, -1) if shape[axis] == count] for shape in call.output_shapes
         ]
         for choice in options[0]:
-            axes = [choice if choice in axes else (axes or [None])[0] for axes in options]
-            if all(axis is not None for axis in axes):
-                yield _Guess([(axis, full[0]) for axis in axes if axis is not None], ties)
+            if all(options):
+                yield _Guess([(choice if choice in axes else axes[0], full[0]) for axes in options], ties)
     if len(call.layer.weights) == 0:
         guess = _moved(call, wide)
         if guess is not None:
@@ -110,7 +109,8 @@ def _moved(call: LayerCall, wide: list[tuple[int, Channels]]) -> _Guess | None:
         movements = trace(lambda grids: run(call, grids), call.input_shapes, [channels for _, channels in wide])
     except Exception:  # whatever a user's layer raises on numbers it did not expect
         return None
-    outputs, ties = [], []
+    outputs: list[tuple[int, np.ndarray]] = []
+    ties: list[tuple[np.ndarray, np.ndarray]] = []
     for movement in movements:
         if movement is None or (movement.labels < 0).any():
             return None

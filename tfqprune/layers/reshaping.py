@@ -22,17 +22,17 @@ def move(call: LayerCall) -> list[Channels]:
     inputs take their static values.
     """
     moving = [index for index, channels in enumerate(call.inputs) if channels.axis is not None]
-    values: list[np.ndarray | None] = [
-        None if index in moving else static_value(tensor) for index, tensor in enumerate(call.node.keras_inputs)
-    ]
-    if any(value is None for index, value in enumerate(values) if index not in moving):
+    fixed: dict[int, np.ndarray] = {}
+    for index, tensor in enumerate(call.node.keras_inputs):
+        value = None if index in moving else static_value(tensor)
+        if value is not None:
+            fixed[index] = value
+    if not moving or len(fixed) + len(moving) < len(call.inputs):
         return call.opaque(f"feeds {call.title} together with a tensor whose value is not known")
 
     def function(grids: list[np.ndarray]) -> list[np.ndarray]:
-        arrays = list(values)
-        for index, grid in zip(moving, grids, strict=True):
-            arrays[index] = grid
-        return run(call, arrays)
+        placed = {**fixed, **dict(zip(moving, grids, strict=True))}
+        return run(call, [placed[index] for index in range(len(placed))])
 
     inputs = [call.inputs[index] for index in moving]
     ids = np.concatenate([channels.ids for channels in inputs])

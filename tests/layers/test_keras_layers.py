@@ -1,0 +1,234 @@
+"""Keras layers, one by one: cut where they can be, with the law checked; frozen with a reason else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfqprune.channels import ChannelGraph
+from tfqprune.testing import assert_law
+
+K = tf.keras.layers
+
+
+class Gamma(tf.keras.layers.Layer):
+    """A user's layer: one weight a channel."""
+
+    def build(self, shape):
+        self.gamma = self.add_weight("gamma", (shape[-1],), initializer="random_normal")
+
+    def call(self, inputs):
+        return inputs * self.gamma
+
+
+class SizedGamma(Gamma):
+    """The same, with the number of channels in its config (like ConvNeXt's LayerScale)."""
+
+    def __init__(self, dim, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+
+    def build(self, shape):
+        self.gamma = self.add_weight("gamma", (self.dim,), initializer="random_normal")
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim}
+
+
+class Mixer(tf.keras.layers.Layer):
+    """A user's layer that mixes channels."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight("kernel", (shape[-1], shape[-1]))
+
+    def call(self, inputs):
+        return tf.einsum("...c,cd->...d", inputs, self.kernel)
+
+
+class ConvWithOwnCall(K.Conv2D):
+    """A subclass that computes something else than its base."""
+
+    def call(self, inputs):
+        return super().call(inputs - tf.reduce_mean(inputs, axis=-1, keepdims=True))
+
+
+def model_of(shape, *layers) -> tf.keras.Model:
+    """input -> dense(12) over the last axis -> LAYERS -> [flatten] -> dense(5)"""
+    inputs = K.Input((*shape, 3))
+    x = K.Dense(12, name="producer")(inputs)
+    for layer in layers:
+        x = layer(x)
+    return tf.keras.Model(inputs, K.Dense(5, name="consumer")(K.Flatten()(x) if len(x.shape) > 2 else x))
+
+
+def normalization(**kwargs):
+    return K.Normalization(mean=np.arange(12.0) / 12, variance=np.arange(1.0, 13.0), **kwargs)
+
+
+def adapted():
+    layer = K.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(size=(50, 12)))
+    return layer
+
+
+CUT = {
+    "conv1d": ((9,), lambda: [K.Conv1D(6, 3, padding="causal", dilation_rate=2)]),
+    "conv2d": ((8, 8), lambda: [K.Conv2D(6, 3, strides=2, activation="relu")]),
+    "conv3d": ((5, 5, 5), lambda: [K.Conv3D(6, 3, use_bias=False)]),
+    "conv2d_grouped": ((8, 8), lambda: [K.Conv2D(8, 3, groups=4), K.BatchNormalization()]),
+    "conv1d_grouped": ((8,), lambda: [K.Conv1D(8, 3, groups=2)]),
+    "conv2d_groups_of_one": ((8, 8), lambda: [K.Conv2D(24, 3, groups=12), K.BatchNormalization()]),
+    "depthwise1d": ((9,), lambda: [K.DepthwiseConv1D(3, depth_multiplier=2)]),
+    "depthwise2d": ((8, 8), lambda: [K.DepthwiseConv2D(3, depth_multiplier=3), K.BatchNormalization()]),
+    "separable1d": ((9,), lambda: [K.SeparableConv1D(6, 3)]),
+    "separable2d": ((8, 8), lambda: [K.SeparableConv2D(6, 3, depth_multiplier=2)]),
+    "transpose1d": ((9,), lambda: [K.Conv1DTranspose(6, 3, strides=2)]),
+    "transpose2d": ((8, 8), lambda: [K.Conv2DTranspose(6, 3, strides=2), K.Conv2D(4, 1)]),
+    "transpose3d": ((4, 4, 4), lambda: [K.Conv3DTranspose(6, 2)]),
+    "dense": ((), lambda: [K.Dense(6, activation="tanh")]),
+    "dense_4d": ((4, 4), lambda: [K.Dense(6)]),
+    "batch_norm": ((8, 8), lambda: [K.BatchNormalization()]),
+    "batch_norm_plain": ((8, 8), lambda: [K.BatchNormalization(center=False, scale=False)]),
+    "layer_norm": ((8, 8), lambda: [K.LayerNormalization()]),
+    "layer_norm_all": ((4, 4), lambda: [K.LayerNormalization(axis=[1, 2, 3])]),
+    "layer_norm_pixels": ((4, 4), lambda: [K.LayerNormalization(axis=[1, 2])]),
+    "layer_norm_plain": ((4, 4), lambda: [K.LayerNormalization(center=False, scale=False)]),
+    "group_norm": ((4, 4), lambda: [K.GroupNormalization(4)]),
+    "group_norm_one": ((4, 4), lambda: [K.GroupNormalization(1)]),
+    "instance_norm": ((4, 4), lambda: [K.GroupNormalization(-1)]),
+    "instance_norm_plain": ((4, 4), lambda: [K.GroupNormalization(12, center=False, scale=False)]),
+    "unit_norm": ((4, 4), lambda: [K.UnitNormalization()]),
+    "unit_norm_rows": ((4, 4), lambda: [K.UnitNormalization(axis=1)]),
+    "prelu": ((4, 4), lambda: [K.PReLU(alpha_initializer="random_normal")]),
+    "prelu_shared": ((4, 4), lambda: [K.PReLU(shared_axes=[1, 2], alpha_initializer="random_normal")]),
+    "prelu_one": ((4, 4), lambda: [K.PReLU(shared_axes=[1, 2, 3], alpha_initializer="random_normal")]),
+    "rescaling": ((4, 4), lambda: [K.Rescaling(0.5, 0.1)]),
+    "rescaling_channels": ((4, 4), lambda: [K.Rescaling(list(np.arange(1.0, 13)), 0.1)]),
+    "normalization": ((4, 4), lambda: [normalization()]),
+    "normalization_inverted": ((4, 4), lambda: [normalization(invert=True)]),
+    "normalization_adapted": ((4, 4), lambda: [adapted()]),
+    "activation": ((4, 4), lambda: [K.Activation("swish"), K.LeakyReLU(), K.ELU(), K.ThresholdedReLU(0.1), K.ReLU(6.0)]),
+    "softmax_rows": ((4, 4), lambda: [K.Softmax(axis=1)]),
+    "dropout": ((4, 4), lambda: [K.Dropout(0.5), K.SpatialDropout2D(0.5), K.GaussianNoise(1.0), K.AlphaDropout(0.1)]),
+    "pooling2d": ((8, 8), lambda: [K.MaxPooling2D(padding="same"), K.AveragePooling2D()]),
+    "pooling1d": ((8,), lambda: [K.MaxPooling1D(), K.AveragePooling1D()]),
+    "pooling3d": ((4, 4, 4), lambda: [K.MaxPooling3D(), K.AveragePooling3D()]),
+    "global_pooling": ((4, 4), lambda: [K.GlobalMaxPooling2D()]),
+    "global_pooling_keepdims": ((4, 4), lambda: [K.GlobalAveragePooling2D(keepdims=True), K.Conv2D(4, 1)]),
+    "global_pooling1d": ((4,), lambda: [K.GlobalAveragePooling1D()]),
+    "padding": ((4, 4), lambda: [K.ZeroPadding2D(2), K.Cropping2D(1), K.UpSampling2D(), K.Resizing(5, 5)]),
+    "flatten": ((4, 4), lambda: [K.Flatten(), K.Dense(6)]),
+    "reshape": ((4, 4), lambda: [K.Reshape((16, 12)), K.Conv1D(6, 3)]),
+    "reshape_rest": ((4, 4), lambda: [K.Reshape((-1, 12)), K.Conv1D(6, 3)]),
+    "reshape_rows": ((4, 4), lambda: [K.Reshape((4, 48)), K.Conv1D(6, 3)]),
+    "dense_to_map": ((), lambda: [K.Dense(4 * 4 * 6), K.Reshape((4, 4, 6)), K.Conv2DTranspose(4, 3)]),
+    "permute": ((4, 4), lambda: [K.Permute((2, 1, 3)), K.Conv2D(6, 3)]),
+    "permute_and_back": ((4, 4), lambda: [K.Permute((3, 1, 2)), K.Permute((2, 3, 1)), K.Conv2D(6, 3)]),
+    "repeat_vector": ((), lambda: [K.RepeatVector(5), K.Conv1D(6, 3)]),
+    "users_weight": ((4, 4), lambda: [Gamma()]),
+    "users_sized_weight": ((4, 4), lambda: [SizedGamma(12)]),
+}
+FROZEN = {
+    "softmax": ((4, 4), lambda: [K.Softmax()]),
+    "softmax_activation": ((4, 4), lambda: [K.Activation("softmax")]),
+    "users_mixer": ((4, 4), lambda: [Mixer()]),
+    "overridden_call": ((4, 4), lambda: [ConvWithOwnCall(6, 3)]),
+    "lstm": ((6,), lambda: [K.LSTM(12, return_sequences=True)]),
+    "time_distributed_mixer": ((4, 4), lambda: [K.TimeDistributed(Mixer())]),
+    "conv_across_channels": ((4, 4), lambda: [K.Permute((3, 1, 2)), K.Conv2D(6, 3)]),
+    "pool_across_channels": ((4,), lambda: [K.MaxPooling1D(data_format="channels_first")]),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_cut(name: str) -> None:
+    shape, layers = CUT[name]
+    model = model_of(shape, *layers())
+    lawful = assert_law(model)
+    assert ChannelGraph(model)["producer"].frozen is None
+    assert 0.25 <= lawful.plan.ratios["producer"] <= 0.5
+    assert lawful.slim.count_params() < model.count_params()
+    assert_law(lawful.slim, ratios=0.4)  # a slim model can be pruned again
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_frozen_with_a_reason(name: str) -> None:
+    shape, layers = FROZEN[name]
+    reason = ChannelGraph(model_of(shape, *layers()))["producer"].frozen
+    assert reason is not None
+    assert "feeds '" in reason
+
+
+def test_softmax_inside_a_dense_freezes_it() -> None:
+    inputs = K.Input((4,))
+    model = tf.keras.Model(inputs, K.Dense(3)(K.Dense(6, activation="softmax", name="soft")(inputs)))
+    reason = ChannelGraph(model)["soft"].frozen
+    assert reason is not None
+    assert "all channels together" in reason
+
+
+def test_stateful_rnn_is_frozen() -> None:
+    inputs = K.Input(batch_shape=(2, 5, 3))
+    x = K.Dense(4, name="producer")(inputs)
+    model = tf.keras.Model(inputs, K.Dense(2)(K.GRU(4, stateful=True)(x)))
+    reason = ChannelGraph(model)["producer"].frozen
+    assert reason is not None
+    assert "(GRU)" in reason
+
+
+MERGES = {
+    "add": (K.Add, 12, 12),
+    "subtract": (K.Subtract, 12, 12),
+    "multiply": (K.Multiply, 12, 12),
+    "average": (K.Average, 12, 12),
+    "maximum": (K.Maximum, 12, 12),
+    "minimum": (K.Minimum, 12, 12),
+    "multiply_broadcast": (K.Multiply, 12, 1),
+    "concatenate": (K.Concatenate, 12, 8),
+    "concatenate_rows": (lambda: K.Concatenate(axis=1), 12, 12),
+}
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_merges(name: str) -> None:
+    """input -> conv a, conv b -> MERGE -> conv -> pool -> dense"""
+    merge, first, second = MERGES[name]
+    inputs = K.Input((6, 6, 3))
+    a, b = K.Conv2D(first, 3, name="a")(inputs), K.Conv2D(second, 3, name="b")(inputs)
+    x = K.GlobalAveragePooling2D()(K.Conv2D(6, 1)(merge()([a, b])))
+    model = tf.keras.Model(inputs, K.Dense(4)(x))
+    assert_law(model)
+    tied = any({"a", "b"} <= set(group.layers) for group in ChannelGraph(model).groups)
+    assert tied == (name not in ("multiply_broadcast", "concatenate"))
+
+
+def test_same_tensor_twice() -> None:
+    """cat(x, x): 8 units, 16 channels; half the units gone leaves 8 channels."""
+    inputs = K.Input((6, 6, 3))
+    x = K.Conv2D(8, 3, name="a")(inputs)
+    model = tf.keras.Model(inputs, K.Conv2D(5, 1, name="out")(K.Concatenate()([x, x])))
+    slim = assert_law(model).slim
+    assert slim.get_layer("out").kernel.shape == (1, 1, 8, 5)
+    assert_law(tf.keras.Model(inputs, K.Conv2D(5, 1)(K.Add()([x, x]))))
+
+
+def test_squeeze_and_excite() -> None:
+    """conv(16) -> [pool -> dense(4) -> dense(16, sigmoid)] x conv: the last dense is tied to the conv."""
+    inputs = K.Input((6, 6, 3))
+    x = K.Conv2D(16, 3, name="conv")(inputs)
+    gate = K.Dense(16, activation="sigmoid", name="gate")(
+        K.Dense(4, name="squeeze")(K.GlobalAveragePooling2D(keepdims=True)(x))
+    )
+    model = tf.keras.Model(inputs, K.Dense(3)(K.GlobalMaxPooling2D()(K.Multiply()([x, gate]))))
+    groups = {group.layers: group.size for group in ChannelGraph(model).prunable}
+    assert groups == {("conv", "gate"): 16, ("squeeze",): 4}
+    assert_law(model)
+
+
+def test_dot_is_frozen() -> None:
+    inputs = K.Input((4,))
+    a, b = K.Dense(6, name="a")(inputs), K.Dense(6, name="b")(inputs)
+    graph = ChannelGraph(tf.keras.Model(inputs, K.Dense(2)(K.Dot(axes=1)([a, b]))))
+    assert "sums products" in str(graph["a"].frozen)
+    assert "sums products" in str(graph["b"].frozen)
