@@ -82,9 +82,7 @@ class ChannelGraph:
         name = tensor._keras_history.layer.name
         if shape[axis] is None:
             return Channels.none()
-        ids = self.space.mint(shape[axis], name)
-        self.space.freeze(ids, f"model input '{name}'")
-        return Channels(axis, ids)
+        return Channels(axis, self.space.mint_frozen(shape[axis], name, f"model input '{name}'"))
 
     def _walk(self, model: tf.keras.Model, inputs: list[Channels], prefix: str) -> list[Channels]:
         table = {id(tensor): channels for tensor, channels in zip(model.inputs, inputs, strict=True)}
@@ -121,7 +119,7 @@ class ChannelGraph:
             [tuple(tensor.shape) for tensor in node.keras_inputs],
             [tuple(tensor.shape) for tensor in tf.nest.flatten(node.outputs)],
         )
-        call.outputs = record.handler.flow(call)
+        call.outputs = record.handler.flow(call) if record.opaque is None else call.opaque(record.opaque)
         self.calls.setdefault(id(node), call)
         return call.outputs
 

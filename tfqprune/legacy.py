@@ -18,8 +18,9 @@ def select_legacy_keras() -> None:
     """
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None and hasattr(tensorflow, "keras"):
-        version = str(getattr(tensorflow.keras, "__version__", "unknown"))
-        if not version.startswith("2."):
+        home = tensorflow.keras.Model.__module__.split(".")[0]
+        if home != "tf_keras":
+            version = getattr(sys.modules.get(home), "__version__", "3")
             raise ImportError(
                 "tfqprune needs legacy Keras (tf_keras 2.x), but TensorFlow was imported before it and "
                 f"chose Keras {version}. Import tfqprune before tensorflow, or set the environment "

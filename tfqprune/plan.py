@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from tfqprune import precision
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.errors import PlanError
 
@@ -98,6 +100,34 @@ class PruningPlan:
             if len(slots) >= group.size:
                 raise PlanError(f"The plan removes all {group.size} units of group {name!r}; at least one must stay.")
 
+    def report(self, model: tf.keras.Model) -> PlanReport:
+        """What the plan does to a model: units per group, and deployed codes that change by the cut.
+
+        A quantiser whose scale depends on the whole layer (DoReFa weights, ternary with the TWN
+        threshold, magnitude-aware sign) may give remaining weights other codes once the rest is gone.
+
+        Args:
+            model: the model that the plan was made for.
+
+        Raises:
+            PlanError: see :meth:`check`.
+        """
+        graph = ChannelGraph(model)
+        self.check(graph)
+        alive, changes = graph.alive(self.removed), []
+        for record in graph.records.values():
+            for weight, quantizer in precision.quantized_weights(record.layer).items():
+                roles = record.weight_axes.get(weight, ())
+                latent = precision.latent(record.layer, weight)
+                kept = precision.quantize(quantizer, latent)
+                for axis, role in enumerate(roles):
+                    if role:
+                        positions = np.flatnonzero(alive[record.roles[role]])
+                        latent, kept = np.take(latent, positions, axis), np.take(kept, positions, axis)
+                moved = np.count_nonzero(~np.isclose(precision.quantize(quantizer, latent), kept, rtol=1e-5, atol=1e-7))
+                changes.append(CodeChanges(record.name, weight, int(moved), latent.size))
+        return PlanReport(self, {group.name: group.frozen for group in graph.groups}, tuple(changes))
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the plan as JSON, in one step (an interrupted write leaves nothing behind)."""
         target = Path(path)
@@ -140,6 +170,43 @@ class PruningPlan:
             f"  {name}: {self.sizes[name]} -> {self.sizes[name] - len(slots)}"
             for name, slots in self.removed.items()
             if slots
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class CodeChanges:
+    """How many of a weight's remaining values have another deployed value after the cut."""
+
+    layer: str
+    weight: str
+    changed: int
+    remaining: int
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a plan does to a model.
+
+    Attributes:
+        plan: the plan.
+        frozen: group name -> why it is frozen, or None.
+        codes: for each quantised weight, how many remaining codes change by the cut.
+    """
+
+    plan: PruningPlan
+    frozen: dict[str, str | None]
+    codes: tuple[CodeChanges, ...]
+
+    def __str__(self) -> str:
+        lines = [str(self.plan)]
+        lines += [f"  {name}: left whole: {reason}" for name, reason in self.frozen.items() if reason]
+        changed, remaining = sum(entry.changed for entry in self.codes), sum(entry.remaining for entry in self.codes)
+        lines.append(f"Deployed codes changed by the cut: {changed} of {remaining} that stay")
+        lines += [
+            f"  {entry.layer}/{entry.weight}: {entry.changed} of {entry.remaining}"
+            for entry in self.codes
+            if entry.changed
         ]
         return "\n".join(lines)
 

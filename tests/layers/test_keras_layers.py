@@ -108,7 +108,10 @@ CUT = {
     "normalization": ((4, 4), lambda: [normalization()]),
     "normalization_inverted": ((4, 4), lambda: [normalization(invert=True)]),
     "normalization_adapted": ((4, 4), lambda: [adapted()]),
-    "activation": ((4, 4), lambda: [K.Activation("swish"), K.LeakyReLU(), K.ELU(), K.ThresholdedReLU(0.1), K.ReLU(6.0)]),
+    "activation": (
+        (4, 4),
+        lambda: [K.Activation("swish"), K.LeakyReLU(), K.ELU(), K.ThresholdedReLU(0.1), K.ReLU(6.0)],
+    ),
     "softmax_rows": ((4, 4), lambda: [K.Softmax(axis=1)]),
     "dropout": ((4, 4), lambda: [K.Dropout(0.5), K.SpatialDropout2D(0.5), K.GaussianNoise(1.0), K.AlphaDropout(0.1)]),
     "pooling2d": ((8, 8), lambda: [K.MaxPooling2D(padding="same"), K.AveragePooling2D()]),

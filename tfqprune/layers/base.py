@@ -39,6 +39,7 @@ class LayerRecord:
             as multiply-accumulates (kernels) appear.
         mixed: for a layer that mixes channels by statistics (a layer norm), the channels it mixes:
             the masked model computes it over what stays instead of silencing slices of a kernel.
+        opaque: why the layer is left as it is, or None.
         facts: whatever else ``flow`` found out that ``resize`` needs.
     """
 
@@ -50,6 +51,7 @@ class LayerRecord:
     reuse: dict[str | int, int | None] = field(default_factory=dict)
     mixed: Channels | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    opaque: str | None = None
 
 
 @dataclass
@@ -117,6 +119,20 @@ class LayerCall:
         """Says that the layer takes statistics over these channels (a layer norm, a tensor-wide scale)."""
         self.record.mixed = channels
 
+    def align(self, axis: int, index: int = 0) -> bool:
+        """Whether an input's channels run along ``axis``.
+
+        Which axis of a model's input (or of an opaque layer's output) holds the channels is only
+        known when someone reads them; such a tensor is never cut, so it is read along any axis.
+        """
+        channels, shape = self.inputs[index], self.input_shapes[index]
+        if channels.axis != axis and self.space.is_rigid(channels.ids) and 0 < axis < len(shape):
+            size = shape[axis]
+            if size is not None:
+                reason = f"channels of {self.title}'s input, which is never cut"
+                self.inputs[index] = Channels(axis, self.space.mint_frozen(size, self.name, reason))
+        return self.inputs[index].axis == axis
+
     def freeze_inputs(self, reason: str) -> None:
         for channels in self.inputs:
             self.space.freeze(channels.ids, reason)
@@ -124,14 +140,17 @@ class LayerCall:
     def opaque(self, reason: str) -> list[Channels]:
         """Freezes all that goes in, and gives what comes out channels of its own, frozen too."""
         self.freeze_inputs(reason)
+        # Other calls of a shared layer must not cut it either.
+        self.record.opaque = reason
+        for ids in self.record.roles.values():
+            self.space.freeze(ids, reason)
         outputs = []
         for shape in self.output_shapes:
             if len(shape) < 2 or shape[-1] is None:
                 outputs.append(Channels.none())
                 continue
-            ids = self.space.mint(shape[-1], self.name)
-            self.space.freeze(ids, f"comes out of {self.title}, whose channels cannot be cut")
-            outputs.append(Channels(len(shape) - 1, ids))
+            came = f"comes out of {self.title}, whose channels cannot be cut"
+            outputs.append(Channels(len(shape) - 1, self.space.mint_frozen(shape[-1], self.name, came)))
         return outputs
 
 

@@ -32,7 +32,7 @@ class KernelHandler(LayerHandler):
 
     def flow(self, call: LayerCall) -> list[Channels]:
         axis = self.axis(call)
-        if call.inputs[0].axis != axis:
+        if not call.align(axis):
             return call.opaque(f"feeds {call.title} along another axis than its channels")
         outputs = Channels(axis, self.connect(call, call.inputs[0].ids))
         if not is_elementwise(getattr(call.layer, "activation", None)):

@@ -25,10 +25,15 @@ def meet(call: LayerCall, constants: list[np.ndarray] | None = None) -> list[Cha
             wide.append((channels.axis + rank - len(shape), channels))
     if not wide:
         return call.opaque(f"feeds {call.title}, which sees no channels")
+    # Tensors that are never cut follow the others.
+    wide.sort(key=lambda entry: call.space.is_rigid(entry[1].ids))
     full = [entry for entry in wide if len(entry[1]) > 1] or wide[:1]
     axis, first = full[0]
     for position, shape in enumerate(call.input_shapes):
-        own, aligned = call.inputs[position], axis - rank + len(shape)
+        aligned = axis - rank + len(shape)
+        if aligned > 0 and shape[aligned] != 1:
+            call.align(aligned, position)
+        own = call.inputs[position]
         if len(own) > 1 and own.axis == aligned and len(own) == len(first):
             continue
         if len(own) <= 1 and (aligned < 0 or shape[aligned] == 1):
@@ -38,6 +43,7 @@ def meet(call: LayerCall, constants: list[np.ndarray] | None = None) -> list[Cha
         aligned = axis - rank + constant.ndim
         if aligned >= 0 and constant.shape[aligned] not in (1, len(first)):
             return call.opaque(f"meets a constant of another size in {call.title}")
-    for _, other in full[1:]:
-        call.space.tie(first.ids, other.ids)
+    for other in call.inputs:
+        if len(other) == len(first):
+            call.space.tie(first.ids, other.ids)
     return [Channels(axis, first.ids)]

@@ -30,6 +30,10 @@ class DotHandler(LayerHandler):
 
 def concatenate(call: LayerCall, axis: int) -> list[Channels]:
     """Strings ids together along the channels, or ties them where another axis is joined."""
+    movable = [channels.axis for channels in call.inputs if not call.space.is_rigid(channels.ids)]
+    if movable and movable[0] is not None:
+        for index in range(len(call.inputs)):
+            call.align(movable[0], index)
     axes = {channels.axis for channels in call.inputs}
     if len(axes) > 1 or None in axes:
         return call.opaque(f"meets other channels in {call.title} along different axes")

@@ -43,10 +43,10 @@ class BatchNormHandler(ScaleHandler):
 
     def flow(self, call: LayerCall) -> list[Channels]:
         axes = _axes(call.layer, len(call.input_shapes[0]))
-        if call.inputs[0].axis is not None and call.inputs[0].axis not in axes:
-            return call.opaque(f"feeds {call.title}, which takes its statistics over the channels")
         if len(axes) > 1:
             return call.opaque(f"feeds {call.title}, which normalises several axes at once")
+        if call.inputs[0].axis is not None and not call.align(axes[0]):
+            return call.opaque(f"feeds {call.title}, which takes its statistics over the channels")
         self.declare(call, axes)
         return super().flow(call)
 

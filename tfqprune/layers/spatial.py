@@ -22,7 +22,7 @@ class SpatialHandler(PassThrough):
     """Works on each channel alone, if the channels lie where the layer expects them."""
 
     def flow(self, call: LayerCall) -> list[Channels]:
-        if call.inputs[0].axis not in (None, channel_axis(call.layer, len(call.input_shapes[0]))):
+        if call.inputs[0].axis is not None and not call.align(channel_axis(call.layer, len(call.input_shapes[0]))):
             return call.opaque(f"feeds {call.title} along another axis than its channels")
         return super().flow(call)
 

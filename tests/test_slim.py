@@ -1,0 +1,223 @@
+"""Slim models: what they keep, and graphs of every shape."""
+
+from __future__ import annotations
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfqprune as tq
+from tfqprune.testing import assert_law, random_plan, shake
+
+K = tf.keras.layers
+
+
+def small_residual() -> tf.keras.Model:
+    """input -> conv(8) -+-> qconv(8) -> bn -> add -> pool -> dense(4)
+    +-------------------->|
+    """
+    inputs = K.Input((8, 8, 3), name="image")
+    x = K.Conv2D(8, 3, padding="same", name="stem", kernel_regularizer="l2", kernel_initializer="he_normal")(inputs)
+    y = lq.layers.QuantConv2D(
+        8, 3, padding="same", pad_values=1.0, input_quantizer="ste_sign", kernel_quantizer="ste_sign",
+        kernel_constraint="weight_clip", use_bias=False, name="binary",
+    )(x)  # fmt: skip
+    y = K.BatchNormalization(momentum=0.9, name="norm")(y)
+    x = K.GlobalAveragePooling2D(name="pool")(K.Add(name="sum")([x, y]))
+    return tf.keras.Model(inputs, K.Dense(4, name="head")(x), name="residual")
+
+
+def test_keeps_what_it_was() -> None:
+    model = shake(small_residual())
+    slim = tq.prune(model, random_plan(tq.ChannelGraph(model)))
+    binary, norm = slim.get_layer("binary"), slim.get_layer("norm")
+    assert [layer.name for layer in slim.layers] == [layer.name for layer in model.layers]
+    assert slim.name == "residual"
+    assert isinstance(binary.kernel_quantizer, lq.quantizers.SteSign)
+    assert isinstance(binary.kernel_constraint, lq.constraints.WeightClip)
+    assert binary.pad_values == 1.0
+    assert binary.kernel.shape == (3, 3, 4, 4)
+    assert norm.momentum == 0.9
+    assert slim.get_layer("stem").kernel_regularizer is not None
+    assert type(slim.get_layer("stem").kernel_initializer).__name__ == "HeNormal"
+    assert len(slim.losses) == 1
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+def test_saves_and_loads(suffix: str, tmp_path) -> None:
+    model = shake(small_residual())
+    slim = tq.prune(model, random_plan(tq.ChannelGraph(model)))
+    slim.save(str(tmp_path / f"slim{suffix}"))
+    again = tf.keras.models.load_model(str(tmp_path / f"slim{suffix}"))
+    values = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32")
+    np.testing.assert_array_equal(again(values), slim(values))
+
+
+def test_masked_saves_and_loads(tmp_path) -> None:
+    model = shake(small_residual())
+    masked = tq.mask(model, random_plan(tq.ChannelGraph(model)))
+    masked.save(str(tmp_path / "masked.keras"))
+    again = tf.keras.models.load_model(str(tmp_path / "masked.keras"))
+    values = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32")
+    np.testing.assert_array_equal(again(values), masked(values))
+
+
+def test_trains_and_is_pruned_again() -> None:
+    model = shake(small_residual())
+    slim = tq.prune(model, random_plan(tq.ChannelGraph(model), 0.25))
+    slim.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    slim.fit(rng.normal(size=(16, 8, 8, 3)), rng.integers(0, 4, 16), verbose=0)
+    plan = random_plan(tq.ChannelGraph(slim), 0.5)
+    again = assert_law(slim, plan).slim
+    assert (slim.get_layer("stem").filters, again.get_layer("stem").filters) == (6, 3)
+
+
+def test_replays_on_the_same_model() -> None:
+    model = shake(small_residual())
+    plan = random_plan(tq.ChannelGraph(model))
+    for first, second in zip(tq.prune(model, plan).get_weights(), tq.prune(model, plan).get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_sequential_stays_sequential() -> None:
+    model = tf.keras.Sequential([K.Input((8, 8, 3)), K.Conv2D(8, 3), K.ReLU(), K.Flatten(), K.Dense(4)], name="plain")
+    slim = assert_law(model).slim
+    assert isinstance(slim, tf.keras.Sequential)
+    assert [type(layer) for layer in slim.layers] == [type(layer) for layer in model.layers]
+
+
+def test_nested_models() -> None:
+    """input -> conv(8) -> Sequential[conv(6) -> bn] -> Functional[residual, 6 in, 6 out] -> flatten -> dense"""
+    inputs = K.Input((6, 6, 3))
+    x = K.Conv2D(8, 3, padding="same", name="outer")(inputs)
+    block = tf.keras.Sequential(
+        [K.Input((6, 6, 8)), K.Conv2D(6, 3, padding="same", name="c"), K.BatchNormalization()], name="block"
+    )
+    inner_in = K.Input((6, 6, 6))
+    inner = tf.keras.Model(inner_in, K.Add()([inner_in, K.Conv2D(6, 1, name="c")(inner_in)]), name="inner")
+    model = tf.keras.Model(inputs, K.Dense(3)(K.Flatten()(inner(block(x)))))
+    groups = {frozenset(group.layers): group.size for group in tq.ChannelGraph(model).prunable}
+    assert groups == {frozenset({"outer"}): 8, frozenset({"block/c", "inner/c"}): 6}
+    slim = assert_law(model).slim
+    assert slim.get_layer("block").get_layer("c").filters == 3
+    assert slim.get_layer("inner").input_shape == (None, 6, 6, 3)
+    assert isinstance(slim.get_layer("block"), tf.keras.Sequential)
+
+
+def test_shared_nested_model() -> None:
+    """Two inputs through one nested tower: its weights are cut once, in the same way."""
+    tower = tf.keras.Sequential([K.Input((6,)), K.Dense(8, name="d"), K.ReLU()], name="tower")
+    a, b = K.Input((4,), name="a"), K.Input((4,), name="b")
+    left, right = tower(K.Dense(6, name="left")(a)), tower(K.Dense(6, name="right")(b))
+    model = tf.keras.Model([a, b], K.Dense(2)(K.Concatenate()([left, right])))
+    groups = {frozenset(group.layers): group.size for group in tq.ChannelGraph(model).prunable}
+    assert groups == {frozenset({"left", "right"}): 6, frozenset({"tower/d"}): 8}
+    assert_law(model)
+
+
+def test_shared_layer() -> None:
+    """One convolution called twice ties what feeds it, and its outputs are one group."""
+    inputs = K.Input((6, 6, 3))
+    a, b = K.Conv2D(8, 1, name="a")(inputs), K.Conv2D(8, 1, name="b")(inputs)
+    shared, norm = K.Conv2D(6, 3, name="shared"), K.BatchNormalization(name="norm")
+    model = tf.keras.Model(inputs, K.Dense(2)(K.Flatten()(K.Concatenate()([norm(shared(a)), norm(shared(b))]))))
+    groups = {frozenset(group.layers): group.size for group in tq.ChannelGraph(model).prunable}
+    assert groups == {frozenset({"a", "b"}): 8, frozenset({"shared"}): 6}
+    assert_law(model)
+
+
+def test_several_inputs_and_outputs() -> None:
+    a, b = K.Input((8, 8, 3), name="a"), K.Input((8, 8, 1), name="b")
+    x = K.Add()([K.Conv2D(8, 3, name="ca")(a), K.Conv2D(8, 3, name="cb")(b)])
+    model = tf.keras.Model({"b": b, "a": a}, {"mask": K.Conv2D(2, 1, name="mask")(x), "features": x})
+    frozen = tq.ChannelGraph(model)["ca"].frozen
+    assert frozen is not None
+    assert "model output" in frozen
+    y = K.Conv2D(5, 1, name="hidden")(x)
+    model = tf.keras.Model([a, b], [K.Conv2D(2, 1)(y), K.Dense(3)(K.GlobalMaxPooling2D()(x))])
+    assert_law(model)
+    assert isinstance(tq.prune(model, random_plan(tq.ChannelGraph(model))).output, list)
+
+
+def test_dictionary_of_inputs_survives() -> None:
+    a, b = K.Input((4,), name="a"), K.Input((4,), name="b")
+    x = K.Add()([K.Dense(8)(a), K.Dense(8)(b)])
+    model = tf.keras.Model({"a": a, "b": b}, {"y": K.Dense(2)(x)})
+    slim = assert_law(model).slim
+    assert set(slim.output) == {"y"}
+    assert set(slim.input) == {"a", "b"}
+
+
+def test_unused_outputs_and_branches() -> None:
+    """The second half of a split is never used."""
+    inputs = K.Input((6, 6, 3))
+    used, _ = tf.split(K.Conv2D(8, 3, name="conv")(inputs), 2, axis=-1)
+    assert_law(tf.keras.Model(inputs, K.Dense(2)(K.Flatten()(used))))
+
+
+def test_submodel_of_a_larger_graph() -> None:
+    """A model cut out of another one's graph leaves the rest of that graph alone."""
+    whole = small_residual()
+    part = tf.keras.Model(whole.input, K.Dense(2)(K.Flatten()(whole.get_layer("norm").output)))
+    assert_law(part)
+
+
+def test_channels_first() -> None:
+    inputs = K.Input((3, 8, 8))
+    x = K.Conv2D(8, 3, data_format="channels_first", name="a")(inputs)
+    x = K.BatchNormalization(axis=1)(x)
+    x = K.MaxPooling2D(data_format="channels_first")(x)
+    x = K.Conv2D(6, 3, data_format="channels_first", name="b")(x)
+    x = K.GlobalAveragePooling2D(data_format="channels_first")(x)
+    model = tf.keras.Model(inputs, K.Dense(2)(x))
+    groups = {frozenset(group.layers): group.size for group in tq.ChannelGraph(model).prunable}
+    assert groups == {frozenset({"a"}): 8, frozenset({"b"}): 6}
+    assert_law(model)
+
+
+def test_channels_first_flatten() -> None:
+    inputs = K.Input((3, 6, 6))
+    x = K.Conv2D(8, 3, data_format="channels_first", name="a")(inputs)
+    for flatten in (K.Flatten(), K.Flatten(data_format="channels_first")):
+        assert_law(tf.keras.Model(inputs, K.Dense(2)(flatten(x))))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+def test_precision_policies(policy: str) -> None:
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = small_residual()
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    tolerance = {"mixed_float16": 4e-3, "mixed_bfloat16": 4e-2, "float16": 4e-3}[policy]
+    slim = assert_law(model, tolerance=tolerance).slim
+    assert slim.get_layer("stem").dtype_policy.name == policy
+    assert slim.get_layer("stem").kernel.dtype == model.get_layer("stem").kernel.dtype
+
+
+def test_trainable_flags_survive() -> None:
+    model = small_residual()
+    model.get_layer("norm").trainable = False
+    model.get_layer("stem").trainable = False
+    slim = assert_law(model).slim
+    assert not slim.get_layer("norm").trainable
+    assert len(slim.trainable_weights) == len(model.trainable_weights)
+
+
+def test_lambda_closing_over_a_value() -> None:
+    factor = 3.0
+    inputs = K.Input((4,))
+    x = K.Lambda(lambda values: values * factor)(K.Dense(8, name="d")(inputs))
+    assert_law(tf.keras.Model(inputs, K.Dense(2)(x)))
+
+
+def test_unknown_size_of_images() -> None:
+    """Fully convolutional: no fixed size, still cut; only the count of MACs needs a size."""
+    inputs = K.Input((None, None, 3))
+    x = K.GlobalAveragePooling2D()(K.Conv2D(8, 3, name="c")(inputs))
+    model = tf.keras.Model(inputs, K.Dense(2)(x))
+    assert_law(model)
+    with pytest.raises(tq.errors.ModelTypeError, match="fixed input size"):
+        tq.cost(model)
