@@ -44,3 +44,7 @@ class MissingDependencyError(TfqpruneError, ImportError):
 
 class ZooError(TfqpruneError, ValueError):
     """The zoo has no such network, or cannot build it with these arguments."""
+
+
+class ModelLoadError(TfqpruneError, ValueError):
+    """A file is no model that can be loaded here, or would run code that nobody vouched for."""

@@ -1,0 +1,143 @@
+"""``tfqprune doctor``: which versions are installed, and what really works on this machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+_PACKAGES = (
+    "tfqprune",
+    "tensorflow",
+    "tf_keras",
+    "keras",
+    "larq",
+    "larq-compute-engine",
+    "ai-edge-litert",
+    "keras-tuner",
+    "tensorflow-datasets",
+    "tensorflow-model-optimization",
+    "numpy",
+    "scikit-learn",
+)
+
+# What is tried -> (a program that fails where it does not work, what to do then). Each runs in a process of its own: a
+# broken native library may end the process that loads it.
+_TRIALS = {
+    "legacy Keras": (
+        "import tfqprune, tensorflow as tf; assert tf.keras.Model.__module__.startswith('tf_keras')",
+        "pip install tensorflow==2.21.* tf_keras==2.21.*, and unset TF_USE_LEGACY_KERAS=0",
+    ),
+    "larq layers": (
+        "import tfqprune, numpy as np, larq as lq; layer = lq.layers.QuantDense(1, kernel_quantizer='ste_sign',"
+        " use_bias=False); out = layer(np.ones((1, 3), 'float32')); assert float(abs(out)[0, 0]) in (1.0, 3.0)",
+        "pip install 'larq>=0.14,<0.15' 'numpy<2'",
+    ),
+    "LiteRT (.tflite, float and k-bit)": (
+        "import tfqprune, numpy as np, tensorflow as tf; from ai_edge_litert.interpreter import Interpreter;"
+        " model = tf.keras.Sequential([tf.keras.Input((2,)), tf.keras.layers.Dense(1, kernel_initializer='ones')]);"
+        " run = Interpreter(model_content=tf.lite.TFLiteConverter.from_keras_model(model).convert());"
+        " run.allocate_tensors(); run.set_tensor(run.get_input_details()[0]['index'], np.ones((1, 2), 'float32'));"
+        " run.invoke(); assert run.get_tensor(run.get_output_details()[0]['index']) == 2",
+        "pip install 'ai-edge-litert>=2.1'",
+    ),
+    "Larq Compute Engine (.tflite, binary)": (
+        "import tfqprune, numpy as np, tensorflow as tf, larq as lq, larq_compute_engine as lce;"
+        " binary = dict(input_quantizer='ste_sign', kernel_quantizer='ste_sign', padding='same', pad_values=1.0);"
+        " model = tf.keras.Sequential([tf.keras.Input((4, 4, 32)), lq.layers.QuantConv2D(32, 3, **binary)]);"
+        " run = lce.testing.Interpreter(lce.convert_keras_model(model)); x = np.ones((1, 4, 4, 32), 'float32');"
+        " np.testing.assert_allclose(run.predict(x), np.asarray(model(x)), atol=1e-4)",
+        "it has wheels for Linux on x86-64 only; there: pip install 'tfqprune[lce]'. Everything else works without",
+    ),
+    "Bayesian search (Keras-Tuner)": (
+        "import tfqprune, keras_tuner, sklearn; keras_tuner.oracles.BayesianOptimizationOracle(max_trials=1)",
+        "pip install 'keras-tuner[bayesian]' tensorboard",
+    ),
+}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Show versions, and try what works on this machine. Exit code 1 if something does not."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    findings: dict[str, str | None] = {}
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("trying", total=len(_TRIALS))
+        for name in _TRIALS:
+            progress.update(task, description=name)
+            findings[name] = _try(_TRIALS[name][0])
+            progress.advance(task)
+    if as_json:
+        typer.echo(json.dumps({"machine": machine(), "versions": versions(), "works": findings}, indent=2))
+    else:
+        _print(findings)
+    if any(findings.values()):
+        raise typer.Exit(1)
+
+
+def machine() -> dict[str, str]:
+    """What this runs on."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Package -> installed version, or None."""
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _try(program: str) -> str | None:
+    """None if a program ends well, else the last line of its complaint."""
+    try:
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180)
+    except subprocess.TimeoutExpired:
+        return "gave no answer in three minutes"
+    if run.returncode == 0:
+        return None
+    if run.returncode < 0:
+        return f"the process was ended by signal {-run.returncode}"
+    lines = [line for line in run.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else f"exit code {run.returncode}"
+
+
+def _print(findings: dict[str, str | None]) -> None:
+    from rich.console import Console
+
+    from tfqprune.report import tables
+
+    console = Console()
+    console.print(tables.pairs_table("Machine", machine()))
+    installed = {name: found or "not installed" for name, found in versions().items()}
+    console.print(tables.pairs_table("Versions", installed))
+    rows = {name: "works" if not error else f"does not work: {error}" for name, error in findings.items()}
+    console.print(tables.pairs_table("Tried here", rows))
+    for name, error in findings.items():
+        if error:
+            console.print(f"{name}: {_TRIALS[name][1]}.", style="yellow", highlight=False)

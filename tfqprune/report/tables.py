@@ -1,0 +1,89 @@
+"""The same data as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from tfqprune.report import words
+from tfqprune.report.model import NetworkReport
+
+
+def comparison_table(network: NetworkReport) -> Table:
+    """The variants of a network side by side, each value with its change against the first variant."""
+    first = network.variants[0]
+    columns = words.columns(network.variants)
+    table = Table(title=escape(network.name), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("variant")
+    for column in columns:
+        table.add_column(column.title, justify="right")
+    for row in network.variants:
+        cells = []
+        for column in columns:
+            value, change = column.cell(row, first)
+            cells.append(f"{value}\n[dim]{change}[/dim]" if change else value)
+        table.add_row(escape(row.name), *cells)
+    return table
+
+
+def cost_table(name: str, layers: Sequence[Mapping[str, Any]], total: Mapping[str, float]) -> Table:
+    """A model's cost, layer by layer.
+
+    Args:
+        name: of the model.
+        layers: each with name, params, macs, bops, memory (bytes), weight_bits and input_bits.
+        total: params, macs, bops and memory of the whole model.
+    """
+    table = Table(title=f"Model {escape(name)}", title_justify="left", show_footer=True, box=box.SIMPLE_HEAD)
+    table.add_column("layer", "total", overflow="fold")
+    table.add_column("bits w/a", justify="right")
+    table.add_column("parameters", words.count(total["params"]), justify="right")
+    table.add_column("MACs", words.count(total["macs"]), justify="right")
+    table.add_column("BOPs", words.count(total["bops"]), justify="right")
+    table.add_column("memory", words.size(total["memory"]), justify="right")
+    for layer in layers:
+        multiplies = layer["macs"] > 0
+        table.add_row(
+            escape(layer["name"]),
+            f"{layer['weight_bits']}/{layer['input_bits']}" if multiplies else words.MISSING,
+            words.count(layer["params"]),
+            words.count(layer["macs"]) if multiplies else words.MISSING,
+            words.count(layer["bops"]) if multiplies else words.MISSING,
+            words.size(layer["memory"]),
+        )
+    return table
+
+
+def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
+    """Channel groups.
+
+    Args:
+        groups: each with name, units, layers (names) and frozen (None or the reason).
+    """
+    table = Table(title="Channel groups", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("group", overflow="fold")
+    table.add_column("units", justify="right")
+    table.add_column("layers", overflow="fold")
+    table.add_column("prunable")
+    for group in groups:
+        names = list(group["layers"])
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        frozen = group["frozen"]
+        table.add_row(
+            escape(group["name"]), str(group["units"]), escape(shown), f"no: {escape(frozen)}" if frozen else "yes"
+        )
+    return table
+
+
+def pairs_table(title: str, pairs: Mapping[str, str]) -> Table:
+    """Names and values."""
+    table = Table(title=escape(title), title_justify="left", show_header=False, box=box.SIMPLE)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(escape(name), escape(value))
+    return table
