@@ -18,9 +18,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tfqprune.channels import ChannelGraph, ChannelGroup
     from tfqprune.costs import Cost, cost
+    from tfqprune.criteria import Criterion, FilterCriterion, criterion_names, register_criterion
     from tfqprune.layers import LayerHandler, register_handler
     from tfqprune.masking import mask
     from tfqprune.plan import PruningPlan
+    from tfqprune.scoring import make_plan, score
     from tfqprune.slim import prune
 
 #: public name -> the module that holds it
@@ -29,10 +31,16 @@ _HOMES = {
     "ChannelGroup": "tfqprune.channels",
     "Cost": "tfqprune.costs",
     "cost": "tfqprune.costs",
+    "Criterion": "tfqprune.criteria",
+    "FilterCriterion": "tfqprune.criteria",
+    "criterion_names": "tfqprune.criteria",
+    "register_criterion": "tfqprune.criteria",
     "LayerHandler": "tfqprune.layers",
     "register_handler": "tfqprune.layers",
     "mask": "tfqprune.masking",
     "PruningPlan": "tfqprune.plan",
+    "make_plan": "tfqprune.scoring",
+    "score": "tfqprune.scoring",
     "prune": "tfqprune.slim",
 }
 
@@ -40,13 +48,19 @@ __all__ = [
     "ChannelGraph",
     "ChannelGroup",
     "Cost",
+    "Criterion",
+    "FilterCriterion",
     "LayerHandler",
     "PruningPlan",
     "__version__",
     "cost",
+    "criterion_names",
+    "make_plan",
     "mask",
     "prune",
+    "register_criterion",
     "register_handler",
+    "score",
 ]
 
 

@@ -1,0 +1,261 @@
+"""What each unit contributes to the outputs of the kernels that read it, and how these contributions vary together.
+
+A convolution is a sum over its input channels: y_o = sum_c z_co with z_co the response of output o to channel c alone.
+The covariance of the z over positions and samples, summed over the outputs, is all that is needed to know how much
+variance goes with any set of channels.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+from scipy.sparse import csr_matrix
+
+from tfqprune.channels import ChannelGraph, ChannelGroup
+from tfqprune.criteria.forward import Consumer, Forward, consumers
+from tfqprune.criteria.samples import Samples
+from tfqprune.progress import track
+
+#: bytes that one block of an intermediate product may take
+_BLOCK = 64 * 2**20
+
+
+@dataclass
+class Reading:
+    """What a consumer's kernel read at sampled output positions.
+
+    Attributes:
+        kernel: ``[blocks, channels, taps, outputs]``: for each block of a grouped convolution the deployed weight
+            of each input channel, kernel tap and output.
+        patches: arrays ``[rows, blocks, channels, taps]``, one a batch.
+        responses: for layers that are not taken apart: arrays ``[rows, channels, outputs]``, the response to each
+            channel alone.
+    """
+
+    kernel: np.ndarray | None = None
+    patches: list[np.ndarray] = field(default_factory=list)
+    responses: list[np.ndarray] = field(default_factory=list)
+
+
+def read(
+    graph: ChannelGraph,
+    groups: list[ChannelGroup],
+    samples: Samples,
+    *,
+    positions: int,
+    batch_size: int,
+    description: str,
+) -> list[tuple[Consumer, Reading]]:
+    """Runs the model on the samples and keeps what the consumers of some groups read.
+
+    Args:
+        graph: the channel graph of the model.
+        groups: whose consumers are looked at.
+        samples: the samples.
+        positions: output positions kept of each sample and layer; chosen at random, always the same.
+        batch_size: samples in one run.
+        description: for the progress bar.
+    """
+    watched = consumers(graph, {group.index for group in groups})
+    readings = {name: Reading(_blocks(consumer)) for name, consumer in watched.items()}
+    rngs = {name: np.random.default_rng(zlib.crc32(name.encode())) for name in watched}
+
+    def tap(consumer: Consumer, _: tf.Tensor, prepared: tf.Tensor) -> tf.Tensor:
+        reading = readings[consumer.name]
+        if reading.kernel is not None:
+            reading.patches.append(_patches(consumer, prepared, positions, rngs[consumer.name]))
+        else:
+            reading.responses.append(_responses(consumer, prepared, positions, rngs[consumer.name]))
+        return prepared
+
+    forward = Forward(graph, watched, tap)
+    total = -(-len(samples) // batch_size)
+    for inputs, _ in track(samples.batches(batch_size), description, total):
+        forward(inputs)
+    return [(watched[name], reading) for name, reading in readings.items()]
+
+
+def _blocks(consumer: Consumer) -> np.ndarray | None:
+    """The deployed kernel as ``[blocks, channels, taps, outputs]``, or None for layers of other kinds."""
+    if consumer.kernel is None:
+        return None
+    kernel = np.asarray(consumer.kernel, np.float32)
+    if consumer.dense:
+        return kernel[None, :, None, :]
+    blocks = consumer.record.layer.groups
+    taps = kernel.reshape(-1, *kernel.shape[-2:])  # [taps, channels, outputs]
+    return np.ascontiguousarray(
+        taps.reshape(*taps.shape[:2], blocks, -1).transpose(2, 1, 0, 3)  # outputs of a block lie side by side
+    )
+
+
+def _patches(consumer: Consumer, prepared: tf.Tensor, positions: int, rng: np.random.Generator) -> np.ndarray:
+    """What the kernel covers at some output positions: ``[rows, blocks, channels, taps]``."""
+    if consumer.dense:
+        rows = tf.reshape(prepared, [prepared.shape[0], -1, prepared.shape[-1]])
+        chosen = _choose(rows.shape[1], positions, rng)
+        values = tf.gather(rows, chosen, axis=1).numpy().astype(np.float32, copy=False)
+        return values.reshape(-1, 1, values.shape[-1], 1)
+    layer = consumer.record.layer
+    axes = consumer.spatial_axes(prepared.shape.rank)
+    sizes = [int(prepared.shape[axis]) for axis in axes]
+    outputs = [
+        (size - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, dilation in zip(
+            sizes, layer.kernel_size, layer.strides, layer.dilation_rate, strict=True
+        )
+    ]
+    starts = np.unravel_index(_choose(int(np.prod(outputs)), positions, rng), outputs)
+    taps = np.unravel_index(np.arange(int(np.prod(layer.kernel_size))), layer.kernel_size)
+    covered = np.ravel_multi_index(
+        [
+            start[:, None] * stride + tap[None, :] * dilation
+            for start, tap, stride, dilation in zip(starts, taps, layer.strides, layer.dilation_rate, strict=True)
+        ],
+        sizes,
+    )
+    last = prepared if consumer.axis == prepared.shape.rank - 1 else tf.transpose(prepared, [0, *axes, consumer.axis])
+    flat = tf.reshape(last, [last.shape[0], -1, last.shape[-1]])
+    values = tf.gather(flat, covered, axis=1).numpy().astype(np.float32, copy=False)  # [samples, positions, taps, in]
+    return np.ascontiguousarray(
+        values.reshape(-1, len(taps[0]), layer.groups, values.shape[-1] // layer.groups).transpose(0, 2, 3, 1)
+    )
+
+
+def _choose(count: int, positions: int, rng: np.random.Generator) -> np.ndarray:
+    return np.arange(count) if count <= positions else np.sort(rng.choice(count, positions, replace=False))
+
+
+def _responses(consumer: Consumer, prepared: tf.Tensor, positions: int, rng: np.random.Generator) -> np.ndarray:
+    """The response to each channel alone, for layers of any kind: one run of the layer for each channel.
+
+    The layer must be linear in its input up to a constant and its activation.
+    """
+    count = int(prepared.shape[consumer.axis])
+    shape = [1] * prepared.shape.rank
+    shape[consumer.axis] = count
+    base = tf.nest.flatten(consumer.multiply(tf.zeros_like(prepared)))[0]
+    outputs = base.shape[-1] if consumer.axis == prepared.shape.rank - 1 else base.shape[consumer.axis]
+    cells = int(np.prod(base.shape[1:])) // int(outputs)
+    chosen = _choose(cells, positions, rng)
+    columns = []
+    for channel in range(count):
+        only = tf.reshape(tf.one_hot(channel, count, dtype=prepared.dtype), shape)
+        response = tf.nest.flatten(consumer.multiply(prepared * only))[0] - base
+        if consumer.axis != prepared.shape.rank - 1:
+            response = tf.experimental.numpy.moveaxis(response, consumer.axis, -1)
+        cell = tf.reshape(response, [response.shape[0], cells, outputs])
+        columns.append(tf.gather(cell, chosen, axis=1).numpy().astype(np.float32).reshape(-1, outputs))
+    return np.stack(columns, axis=1)
+
+
+def covariance(
+    consumer: Consumer, reading: Reading, group: ChannelGroup, weigh: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """How the contributions of a group's units to one consumer's outputs vary together.
+
+    Args:
+        consumer: the consumer.
+        reading: what it read.
+        group: the group.
+        weigh: from the variance of each output ``[outputs]`` to the weight of its contributions ``[outputs]``.
+
+    Returns:
+        Float64 array ``[units, units]``: the covariance of contributions over positions and samples, weighted
+        and summed over the outputs, as a share of the same sum for the whole output.
+    """
+    number, slot = consumer.units
+    result = np.zeros((group.size, group.size))
+    whole = 0.0
+    if reading.kernel is None:
+        responses = np.concatenate(reading.responses)
+        return _of_responses(responses, number == group.index, slot, group.size, weigh)
+    patches = np.concatenate(reading.patches)  # [rows, blocks, channels, taps]
+    blocks, channels = patches.shape[1:3]
+    for block in range(blocks):
+        mine = slice(block * channels, (block + 1) * channels)
+        values, kernel = patches[:, block], reading.kernel[block]
+        values = values - values.mean(axis=0)
+        output = np.tensordot(values, kernel, axes=([1, 2], [0, 1]))
+        variance = np.square(output, dtype=np.float64).mean(axis=0)
+        weights = weigh(variance)
+        whole += float((variance * weights).sum())
+        chosen = np.flatnonzero(number[mine] == group.index)
+        if len(chosen):
+            scaled = kernel[chosen] * np.sqrt(weights).astype(np.float32)
+            result += _gram(values[:, chosen], scaled, slot[mine][chosen], group.size) / len(values)
+    return result / whole if whole > 0 else result
+
+
+def _of_responses(
+    responses: np.ndarray, mine: np.ndarray, slot: np.ndarray, size: int, weigh: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    responses = responses - responses.mean(axis=0)
+    variance = np.square(responses.sum(axis=1), dtype=np.float64).mean(axis=0)
+    weights = weigh(variance)
+    chosen = np.flatnonzero(mine)
+    table = _owners(slot[chosen], size)
+    by_unit = np.stack([table @ row for row in responses[:, chosen]]) * np.sqrt(weights).astype(np.float32)
+    flat = by_unit.transpose(1, 0, 2).reshape(size, -1)
+    whole = float((variance * weights).sum())
+    product = (flat @ flat.T).astype(np.float64) / len(responses)
+    return product / whole if whole > 0 else product
+
+
+def _owners(slot: np.ndarray, size: int) -> csr_matrix:
+    """Sparse ``[units, channels]``: which unit each channel belongs to."""
+    return csr_matrix((np.ones(len(slot), np.float32), (slot, np.arange(len(slot)))), shape=(size, len(slot)))
+
+
+def _gram(values: np.ndarray, kernel: np.ndarray, slot: np.ndarray, size: int) -> np.ndarray:
+    """Sum over rows and outputs of the products of two units' contributions.
+
+    Either through the contributions themselves, or through the products of patches and those of kernels, whose
+    product value by value, summed over the taps, is the same: whichever takes fewer multiplications.
+
+    Args:
+        values: ``[rows, channels, taps]``, centred.
+        kernel: ``[channels, taps, outputs]``.
+        slot: unit of each channel.
+        size: number of units.
+
+    Returns:
+        Float64 array ``[units, units]``.
+    """
+    rows, channels, taps = values.shape
+    outputs = kernel.shape[2]
+    order = np.argsort(slot, kind="stable")
+    values, kernel, slot = values[:, order], kernel[order], slot[order]
+    owners = _owners(slot, size)
+    direct = rows * outputs * (channels * taps + size * size)
+    through = (rows + outputs) * (channels * taps) ** 2
+    if direct <= through:
+        return _gram_direct(values, kernel, owners)
+    table = kernel.reshape(channels * taps, outputs)
+    flat = values.reshape(rows, channels * taps)
+    step = max(1, _BLOCK // (4 * taps * channels * taps))
+    strips = []
+    for start in range(0, channels, step):
+        part = slice(start * taps, min(start + step, channels) * taps)
+        product = (flat[:, part].T @ flat) * (table[part] @ table.T)
+        strips.append(product.reshape(-1, taps, channels, taps).sum(axis=(1, 3), dtype=np.float64))
+    by_channel = np.concatenate(strips)
+    return np.asarray(owners @ (owners @ by_channel).T)
+
+
+def _gram_direct(values: np.ndarray, kernel: np.ndarray, owners: csr_matrix) -> np.ndarray:
+    """The same through the contributions ``[units, rows, outputs]``, some rows at a time."""
+    size, channels = owners.shape
+    rows, outputs = len(values), kernel.shape[2]
+    step = max(1, _BLOCK // (4 * channels * outputs))
+    result = np.zeros((size, size))
+    by_channel = np.ascontiguousarray(values.transpose(1, 0, 2))  # [channels, rows, taps]
+    for start in range(0, rows, step):
+        parts = np.matmul(by_channel[:, start : start + step], kernel)  # [channels, rows, outputs]
+        flat = owners @ parts.reshape(channels, -1)
+        result += flat @ flat.T
+    return result

@@ -1,0 +1,179 @@
+"""The samples that data-driven criteria look at: taken from arrays or a tf.data.Dataset, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune.errors import DataError
+
+#: samples that are looked at unless another number is asked for
+SAMPLES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A fixed number of samples, in memory.
+
+    Attributes:
+        inputs: one array ``[samples, ...]`` for each input of the model.
+        labels: one array ``[samples, ...]`` for each output of the model, or None.
+    """
+
+    inputs: list[np.ndarray]
+    labels: list[np.ndarray] | None
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def batches(self, size: int) -> Iterator[tuple[list[tf.Tensor], list[tf.Tensor] | None]]:
+        """The samples in order, ``size`` at a time: inputs, and labels or None."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            labels = None if self.labels is None else [tf.constant(array[part]) for array in self.labels]
+            yield [tf.constant(array[part]) for array in self.inputs], labels
+
+
+def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samples:
+    """Takes samples from data and checks them against the model.
+
+    Args:
+        model: whose inputs they are.
+        data: an array ``[samples, ...]``; a pair ``(x, y)``; for several inputs a list or a mapping of arrays in place
+            of x; an object with attributes ``x`` and ``y`` (``tfqprune.data.Split``); or a tf.data.Dataset of such
+            elements, batched or not. Sample weights (a third entry) have no influence.
+        count: how many; of arrays a fixed random choice, of a data set the first ones.
+
+    Raises:
+        DataError: no data, too few inputs, a wrong shape or type, NaN or infinity, unequal lengths.
+    """
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise DataError(f"Expected the number of samples to be a whole number of at least 1. Received: {count!r}.")
+    if isinstance(data, Samples):
+        return data
+    if isinstance(data, tf.data.Dataset):
+        x, y = _from_dataset(model, data, int(count))
+        chosen: Any = slice(0, int(count))
+    else:
+        if hasattr(data, "x") and hasattr(data, "y"):
+            data = (data.x, data.y)
+        x, y = _split(data)
+        total = _length(x)
+        # Arrays may be sorted by class, so the first ones will not do; the choice is always the same.
+        chosen = np.sort(np.random.default_rng(0).permutation(total)[:count]) if total > count else slice(None)
+    inputs = [
+        _checked_input(array, tensor, chosen) for array, tensor in zip(_per_input(model, x), model.inputs, strict=True)
+    ]
+    lengths = {len(array) for array in inputs}
+    if 0 in lengths:
+        raise DataError("Expected at least one sample. Received: empty data.")
+    if len(lengths) > 1:
+        raise DataError(f"Expected as many samples for each input. Received: {[len(array) for array in inputs]}.")
+    labels = None if y is None else [np.asarray(array)[chosen] for array in _labels(model, y)]
+    for array in labels or []:
+        if array.ndim == 0 or len(array) != len(inputs[0]):
+            raise DataError(
+                f"Expected one label for each of {len(inputs[0])} samples. Received: labels of shape {array.shape}."
+            )
+    return Samples(inputs, labels)
+
+
+def _split(element: Any) -> tuple[Any, Any]:
+    """Inputs and labels of data in Keras' form: x, (x,), (x, y) or (x, y, weights)."""
+    if isinstance(element, tuple):
+        if not 1 <= len(element) <= 3:
+            raise DataError(f"Expected data as (x, y). Received: a tuple of {len(element)} entries.")
+        return element[0], element[1] if len(element) > 1 else None
+    return element, None
+
+
+def _length(x: Any) -> int:
+    flat = tf.nest.flatten(x) if isinstance(x, list | dict) and not _is_numbers(x) else [x]
+    first = np.asarray(flat[0]) if flat else np.empty(0)
+    return len(first) if first.ndim else 0
+
+
+def _is_numbers(x: Any) -> bool:
+    """Whether a list is one array written out, rather than a list of arrays."""
+    return isinstance(x, list) and not any(hasattr(entry, "shape") for entry in x)
+
+
+def _from_dataset(model: tf.keras.Model, data: tf.data.Dataset, count: int) -> tuple[Any, Any]:
+    """The first elements of a data set, strung together; elements without a batch axis are batched."""
+    x_spec, _ = _split(data.element_spec)
+    first = tf.nest.flatten(x_spec)
+    if first and getattr(first[0], "shape", tf.TensorShape(None)).rank == len(model.inputs[0].shape) - 1:
+        data = data.batch(min(count, 64))
+    parts, total = [], 0
+    for element in data:
+        x, y = _split(element)
+        parts.append((tf.nest.map_structure(np.asarray, x), tf.nest.map_structure(np.asarray, y)))
+        total += len(tf.nest.flatten(parts[-1][0])[0]) if tf.nest.flatten(parts[-1][0])[0].ndim else 1
+        if total >= count:
+            break
+    if not parts:
+        raise DataError("Expected at least one sample. Received: an empty tf.data.Dataset.")
+    try:
+        joined = tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+    except ValueError as error:
+        raise DataError(f"Expected samples of one shape. Received: a data set of several ({error}).") from error
+    return joined
+
+
+def _per_input(model: tf.keras.Model, x: Any) -> list[Any]:
+    """The arrays in the order of the model's inputs."""
+    names = [tensor._keras_history.layer.name for tensor in model.inputs]
+    if isinstance(x, Mapping):
+        if set(x) != set(names):
+            raise DataError(f"Expected data for the inputs {names}. Received: {sorted(map(str, x))}.")
+        return [x[name] for name in names]
+    if len(names) == 1:
+        return [x[0]] if isinstance(x, list | tuple) and len(x) == 1 and hasattr(x[0], "shape") else [x]
+    if not isinstance(x, list | tuple) or len(x) != len(names):
+        received = f"{len(x)} arrays" if isinstance(x, list | tuple) else type(x).__name__
+        raise DataError(f"Expected a list of {len(names)} arrays, for the inputs {names}. Received: {received}.")
+    return list(x)
+
+
+def _checked_input(data: Any, tensor: tf.Tensor, chosen: Any) -> np.ndarray:
+    """One input's samples, of the model's type."""
+    name = tensor._keras_history.layer.name
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise DataError(f"Expected an array for input {name!r}. Received: rows of unequal shape.") from error
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise DataError(
+            f"Expected numbers for input {name!r}. Received: {type(data).__name__} with values of type {array.dtype}."
+        )
+    expected = tuple(tensor.shape)
+    if array.ndim != len(expected) or any(
+        size is not None and size != own for size, own in zip(expected[1:], array.shape[1:], strict=True)
+    ):
+        shape = ", ".join("any" if size is None else str(size) for size in expected[1:])
+        raise DataError(f"Expected samples of shape ({shape}) for input {name!r}. Received: an array {array.shape}.")
+    array = array[chosen]
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise DataError(f"Expected finite values for input {name!r}. Received: {bad} that are NaN or infinite.")
+    wanted = tensor.dtype.as_numpy_dtype
+    if np.dtype(wanted).kind in "iu" and array.dtype.kind == "f":
+        raise DataError(f"Expected whole numbers ({tensor.dtype.name}) for input {name!r}. Received: {array.dtype}.")
+    return array.astype(wanted)
+
+
+def _labels(model: tf.keras.Model, y: Any) -> list[Any]:
+    names = [tensor._keras_history.layer.name for tensor in model.outputs]
+    if isinstance(y, Mapping):
+        if not set(names) <= set(y):
+            raise DataError(f"Expected labels for the outputs {names}. Received: {sorted(map(str, y))}.")
+        return [y[name] for name in names]
+    if len(names) == 1:
+        return [y]
+    if not isinstance(y, list | tuple) or len(y) != len(names):
+        raise DataError(f"Expected a list of labels for the outputs {names}. Received: {type(y).__name__}.")
+    return list(y)
