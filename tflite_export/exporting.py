@@ -13,6 +13,7 @@ from tflite_export.convert import check_model
 from tflite_export.flatbuffer import serialize, write_atomically
 from tflite_export.formats import Facts, Format, Promise, Request, choose_format, get_format
 from tflite_export.runtime import require_lce
+from tflite_export.simplify import simplify
 from tflite_export.sizes import SizeReport, size_report
 from tflite_export.strip import set_batch_size, strip
 from tflite_export.verification import TOLERANCE, Agreement, as_inputs, rounding_noise, verify
@@ -113,6 +114,7 @@ def export(
     if batch_size is not None:
         _check_batch_size(batch_size)
         set_batch_size(built.model, batch_size)
+    simplify(built.model)
     strip(built.model, drop_shapes=built.drop_shapes)
     content = serialize(built.model)
     with tempfile.TemporaryDirectory() as folder:

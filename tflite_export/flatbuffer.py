@@ -5,6 +5,7 @@ Nothing here needs TensorFlow: the schema classes come with ai-edge-litert.
 
 from __future__ import annotations
 
+import copy
 import os
 import struct
 import tempfile
@@ -153,17 +154,83 @@ class _AlignedBuffer(schema.BufferT):
         return schema.BufferEnd(builder)
 
 
+class _SharingBuilder(flatbuffers.Builder):
+    """Writes equal vectors, strings and option tables once; a flatbuffer may refer to one from many places."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.written: dict[Any, int] = {}
+
+    def CreateNumpyVector(self, x: Any) -> int:
+        key = (x.dtype.str, x.tobytes())
+        if key not in self.written:
+            self.written[key] = super().CreateNumpyVector(x)
+        return self.written[key]
+
+    def CreateString(self, s: Any, encoding: str = "utf-8", errors: str = "strict") -> int:
+        key = s if isinstance(s, bytes) else s.encode(encoding, errors)
+        if key not in self.written:
+            self.written[key] = super().CreateString(s, encoding, errors)
+        return self.written[key]
+
+
+class _SharedTable:
+    """Packs a table once for each content."""
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+    def key(self) -> Any:
+        return (type(self.table), *((k, _content(v)) for k, v in sorted(vars(self.table).items())))
+
+    def Pack(self, builder: _SharingBuilder) -> int:
+        key = self.key()
+        if key not in builder.written:
+            builder.written[key] = self.table.Pack(builder)
+        return builder.written[key]
+
+
+def _content(value: Any) -> Any:
+    """A hashable image of a field; objects below a table count as different."""
+    if isinstance(value, _SharedTable):
+        return value.key()
+    if isinstance(value, np.ndarray | list):
+        array = np.asarray(value)
+        return array.dtype.str, array.tobytes()
+    return value if isinstance(value, int | float | bool | bytes | str | None) else id(value)
+
+
 def serialize(model: Any) -> bytes:
-    """Packs a ``ModelT`` into the bytes of a .tflite file, constants aligned."""
+    """Packs a ``ModelT`` into the bytes of a .tflite file: constants aligned, equal parts written once.
+
+    The model may be packed or changed again afterwards.
+    """
+    model = copy.copy(model)
+    model.buffers = list(model.buffers)
+    model.subgraphs = [_with_shared_tables(subgraph) for subgraph in model.subgraphs]
     for i, buffer in enumerate(model.buffers):
         if buffer.data is not None and len(buffer.data):
             model.buffers[i] = _AlignedBuffer(data=buffer.data)
         else:
             model.buffers[i] = schema.BufferT()
     size = sum(0 if b.data is None else len(b.data) for b in model.buffers)
-    builder = flatbuffers.Builder(size + 65536)
+    builder = _SharingBuilder(size + 65536)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _with_shared_tables(subgraph: Any) -> Any:
+    subgraph = copy.copy(subgraph)
+    subgraph.operators = [copy.copy(operator) for operator in subgraph.operators]
+    for operator in subgraph.operators:
+        if operator.builtinOptions is not None:
+            operator.builtinOptions = _SharedTable(operator.builtinOptions)
+    # intermediate tensors of one shape and type have equal tables: each then costs one offset
+    subgraph.tensors = [_SharedTable(copy.copy(tensor)) for tensor in subgraph.tensors]
+    for shared in subgraph.tensors:
+        if shared.table.quantization is not None:
+            shared.table.quantization = _SharedTable(shared.table.quantization)
+    return subgraph
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
