@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.codes import Match
 from tflite_export.graph import BuiltinOperator, Graph, TensorType
-from tflite_export.packing import pack, pack_sign_pairs
+from tflite_export.packing import pack, pack_sign_pairs, pack_sign_words
 from tfqprune.errors import ExportError
 
 TYPE_OF_BITS = {2: TensorType.INT2, 4: TensorType.INT4, 8: TensorType.INT8}
@@ -69,6 +69,29 @@ def insert_decoder(graph: Graph, match: Match, storage: Storage) -> None:
         )
 
 
+def insert_lce_decoder(graph: Graph, match: Match) -> None:
+    """Replaces a float constant of +-1 (times a scale) by sign words that Larq Compute Engine's runtime decodes.
+
+    Its converter keeps such kernels as floats where the layer's input is real, or the layer is dense or depthwise.
+    The signs are packed flat, so that only the last of all words has unused bits.
+    """
+    shape = match.kernel.integers.shape
+    words = pack_sign_words(match.kernel.integers.reshape(1, -1))
+    for consumer in graph.consumers(match.tensor):
+        builder = _Builder(graph)
+        stored = graph.add_constant(words)
+        flat = builder.run(
+            BuiltinOperator.CUSTOM, [stored], (1, match.kernel.integers.size), custom="LceDequantize"
+        )  # fmt: skip
+        wanted = graph.add_constant(np.asarray(shape, np.int32))
+        signs = builder.run(BuiltinOperator.RESHAPE, [flat, wanted], shape, schema.ReshapeOptionsT())
+        decoded = builder.scale(signs, match.scale, match.kernel.axis, shape)
+        graph.insert(consumer, builder.operators)
+        consumer.inputs = np.where(np.asarray(consumer.inputs) == match.tensor, decoded, consumer.inputs).astype(
+            np.int32
+        )
+
+
 class _Builder:
     """Collects the operators of one decoder."""
 
@@ -77,10 +100,11 @@ class _Builder:
         self.operators: list[Any] = []
 
     def run(
-        self, builtin: int, inputs: list[int], shape: tuple[int, ...], options: Any = None, version: int = 1
-    ) -> int:
+        self, builtin: int, inputs: list[int], shape: tuple[int, ...], options: Any = None, version: int = 1,
+        custom: str | None = None,
+    ) -> int:  # fmt: skip
         output = self.graph.add_tensor(shape, TensorType.FLOAT32)
-        self.operators.append(self.graph.new_operator(builtin, inputs, [output], options, version))
+        self.operators.append(self.graph.new_operator(builtin, inputs, [output], options, version, custom))
         return output
 
     def cast(self, integers: np.ndarray, bits: int) -> int:

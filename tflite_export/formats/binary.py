@@ -1,10 +1,19 @@
-"""``binary``: Larq Compute Engine for networks of +-1 kernels and activations. Runs in its runtime only."""
+"""``binary``: Larq Compute Engine for networks of +-1 kernels and activations. Runs in its runtime only.
+
+Kernels that the engine has no binary kernel for (real input, dense, depthwise) are stored as bits too and decoded.
+"""
 
 from __future__ import annotations
 
+from tflite_export.codes import match_constants
 from tflite_export.convert import to_lce
+from tflite_export.decode import insert_lce_decoder
 from tflite_export.formats.base import Built, Capability, Facts, Format, Request
 from tflite_export.formats.registry import register_format
+from tflite_export.graph import Graph
+
+# The decoder of a kernel costs some 250 bytes; below this many signs floats are as small.
+_WORTH_DECODING = 128
 
 
 class Binary(Format):
@@ -26,7 +35,12 @@ class Binary(Format):
         return super().refusal(facts)
 
     def build(self, request: Request) -> Built:
-        return Built(to_lce(request.model))
+        model = to_lce(request.model)
+        graph = Graph(model)
+        for match in match_constants(graph, list(request.facts.kernels)):
+            if match.kernel.integers.size >= _WORTH_DECODING:
+                insert_lce_decoder(graph, match)
+        return Built(model)
 
 
 register_format(Binary())
