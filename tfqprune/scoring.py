@@ -13,9 +13,9 @@ from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import Criterion, Samples, best_criterion, get_criterion, take_samples
 from tfqprune.criteria.base import check_length
 from tfqprune.criteria.filters import check_weights
-from tfqprune.criteria.samples import SAMPLES
 from tfqprune.errors import CriterionError
 from tfqprune.plan import PruningPlan, plan_from_ratios
+from tfqprune.samples import SAMPLES
 
 _FALLBACK = "latent_l1"
 

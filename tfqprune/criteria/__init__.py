@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from tfqprune.criteria import (  # noqa: F401  (they register)
+    activation,
     batchnorm,
     chance,
+    combination,
+    flips,
     geometric_median,
+    gradient,
     magnitude,
     reconstruction,
     redundancy,
@@ -20,12 +24,14 @@ from tfqprune.criteria.base import (
     register_criterion,
 )
 from tfqprune.criteria.filters import Filters
-from tfqprune.criteria.samples import Samples, take_samples
+from tfqprune.criteria.flips import FlipFrequencyCallback
+from tfqprune.samples import Samples, take_samples
 
 __all__ = [
     "Criterion",
     "FilterCriterion",
     "Filters",
+    "FlipFrequencyCallback",
     "FunctionCriterion",
     "Samples",
     "best_criterion",

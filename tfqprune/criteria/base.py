@@ -15,8 +15,8 @@ import numpy as np
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.filters import Filters, members
-from tfqprune.criteria.samples import Samples
 from tfqprune.errors import CriterionError
+from tfqprune.samples import Samples
 
 Scores = dict[str, "np.ndarray | None"]
 FilterFunction = Callable[[np.ndarray], np.ndarray]

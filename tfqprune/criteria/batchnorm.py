@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, register_criterion, together
 from tfqprune.criteria.filters import latent_kernel
-from tfqprune.criteria.samples import Samples
+from tfqprune.samples import Samples
 
 
 @register_criterion("batchnorm_scale")

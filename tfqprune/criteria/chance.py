@@ -10,7 +10,7 @@ import numpy as np
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, register_criterion
-from tfqprune.criteria.samples import Samples
+from tfqprune.samples import Samples
 
 
 @register_criterion("random")

@@ -17,8 +17,8 @@ from scipy.sparse import csr_matrix
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.forward import Consumer, Forward, consumers
-from tfqprune.criteria.samples import Samples
 from tfqprune.progress import track
+from tfqprune.samples import Samples
 
 #: bytes that one block of an intermediate product may take
 _BLOCK = 64 * 2**20

@@ -38,11 +38,11 @@ class Filters:
 
     def latent(self) -> np.ndarray:
         """Latent weights ``[units, weights]``. The filters of a unit that has several stand in one row."""
-        return self._rows(latent_kernel(self.record, self.weight))
+        return self.rows(latent_kernel(self.record, self.weight))
 
     def deployed(self) -> np.ndarray:
         """Deployed weights ``[units, weights]``."""
-        return self._rows(deployed_kernel(self.record, self.weight))
+        return self.rows(deployed_kernel(self.record, self.weight))
 
     def codes(self) -> tuple[np.ndarray, float]:
         """Deployed weights as codes ``[units, weights]``, and the largest size a code can have.
@@ -54,7 +54,7 @@ class Filters:
             values = self.deployed().astype(np.float64)
             return values, float(np.abs(values).max(initial=0.0)) or 1.0
         largest = max(int(np.abs(found.integers).max()), 1)
-        return self._rows(found.integers).astype(np.float64), float(largest)
+        return self.rows(found.integers).astype(np.float64), float(largest)
 
     def spread(self, scores: np.ndarray) -> np.ndarray:
         """Scores of ``slots`` as an array over all units of the group, NaN elsewhere."""
@@ -62,7 +62,8 @@ class Filters:
         result[self.slots] = scores
         return result
 
-    def _rows(self, kernel: np.ndarray) -> np.ndarray:
+    def rows(self, kernel: np.ndarray) -> np.ndarray:
+        """An array of the kernel's shape as ``[units, weights]``."""
         rows = np.moveaxis(kernel, self.axis, 0)[self.positions].reshape(len(self.positions), -1)
         counts = np.bincount(self.owner, minlength=len(self.slots))
         if (counts == 1).all():

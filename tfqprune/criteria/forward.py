@@ -74,11 +74,14 @@ class Consumer:
             state.update(padding="valid", _is_causal=False, _is_native_padding=True)
         return layer
 
+    def quantise(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The input behind the layer's quantiser."""
+        inputs = tf.cast(inputs, self.layer.compute_dtype)
+        return inputs if self.quantizer is None else self.quantizer(inputs)
+
     def prepare(self, inputs: tf.Tensor) -> tf.Tensor:
         """What the kernel multiplies: the input behind the layer's quantiser, padded."""
-        inputs = tf.cast(inputs, self.layer.compute_dtype)
-        if self.quantizer is not None:
-            inputs = self.quantizer(inputs)
+        inputs = self.quantise(inputs)
         if not self.convolution:
             return inputs
         padding = self._padding(tuple(inputs.shape))

@@ -10,7 +10,7 @@ import numpy as np
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, ranks, register_criterion
 from tfqprune.criteria.contributions import covariance, read
-from tfqprune.criteria.samples import Samples
+from tfqprune.samples import Samples
 
 
 @register_criterion("reconstruction")

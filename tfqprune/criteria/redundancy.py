@@ -12,7 +12,7 @@ from tfqprune.criteria.base import Criterion, Scores, ranks, register_criterion,
 from tfqprune.criteria.filters import Filters, members
 from tfqprune.criteria.magnitude import LatentL2
 from tfqprune.criteria.pairwise import batch_norm_follows, squared_distances
-from tfqprune.criteria.samples import Samples
+from tfqprune.samples import Samples
 
 
 @register_criterion("redundancy")

@@ -1,0 +1,52 @@
+"""Several criteria together: a weighted mean of their ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.stats import rankdata
+
+from tfqprune.channels import ChannelGraph, ChannelGroup
+from tfqprune.criteria.base import Criterion, Scores, check_length, get_criterion, register_criterion
+from tfqprune.errors import CriterionError
+from tfqprune.samples import Samples
+
+
+@register_criterion("rank_combination")
+class RankCombination(Criterion):
+    """Weighted mean of the ranks that several criteria give, each from 0 (goes first) to 1.
+
+    Ties get the mean of their ranks. A criterion that has nothing to read in a group has no say there.
+
+    Args:
+        weights: criterion (a name or a ``Criterion``) -> weight, above 0. Weights need not sum to 1.
+    """
+
+    source: ClassVar[str] = "ours"
+
+    def __init__(self, weights: Mapping[Any, float]) -> None:
+        if not isinstance(weights, Mapping) or not weights:
+            raise CriterionError(f"Expected a mapping from criteria to weights. Received: {weights!r}.")
+        for key, weight in weights.items():
+            number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
+            if not number or not 0 < float(weight) < float("inf"):
+                raise CriterionError(f"Expected a weight above 0 for criterion {key!r}. Received: {weight!r}.")
+        self.parts = [(get_criterion(key), float(weight)) for key, weight in weights.items()]
+        self.needs_data = any(part.needs_data for part, _ in self.parts)
+        self.needs_gradients = any(part.needs_gradients for part, _ in self.parts)
+        self.name = " + ".join(f"{weight:g} {part.name}" for part, weight in self.parts)
+
+    def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:
+        total = {group.name: np.zeros(group.size) for group in groups}
+        share = dict.fromkeys(total, 0.0)
+        for part, weight in self.parts:
+            scores = part.score_groups(graph, groups, samples)
+            for group in groups:
+                values = scores[group.name]
+                if values is not None:
+                    check_length(part, values, group.size, f"group {group.name!r}")
+                    total[group.name] += weight * (rankdata(values) - 1) / max(group.size - 1, 1)
+                    share[group.name] += weight
+        return {name: total[name] / share[name] if share[name] else None for name in total}
