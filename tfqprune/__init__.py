@@ -16,6 +16,8 @@ select_legacy_keras()
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tfqprune.allocation import Allocator, RatioTuner, UniformAllocator, register_allocator
+    from tfqprune.budget import Budget
     from tfqprune.channels import ChannelGraph, ChannelGroup
     from tfqprune.costs import Cost, cost
     from tfqprune.criteria import Criterion, FilterCriterion, criterion_names, register_criterion
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 #: public name -> the module that holds it
 _HOMES = {
+    "Allocator": "tfqprune.allocation",
+    "RatioTuner": "tfqprune.allocation",
+    "UniformAllocator": "tfqprune.allocation",
+    "register_allocator": "tfqprune.allocation",
+    "Budget": "tfqprune.budget",
     "ChannelGraph": "tfqprune.channels",
     "ChannelGroup": "tfqprune.channels",
     "Cost": "tfqprune.costs",
@@ -45,6 +52,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Allocator",
+    "Budget",
     "ChannelGraph",
     "ChannelGroup",
     "Cost",
@@ -52,12 +61,15 @@ __all__ = [
     "FilterCriterion",
     "LayerHandler",
     "PruningPlan",
+    "RatioTuner",
+    "UniformAllocator",
     "__version__",
     "cost",
     "criterion_names",
     "make_plan",
     "mask",
     "prune",
+    "register_allocator",
     "register_criterion",
     "register_handler",
     "score",

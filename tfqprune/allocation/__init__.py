@@ -1,0 +1,16 @@
+"""How much from each group: allocators that turn a budget into ratios."""
+
+from __future__ import annotations
+
+from tfqprune.allocation.base import Allocator, allocator_names, get_allocator, register_allocator
+from tfqprune.allocation.ratio_tuner import RatioTuner
+from tfqprune.allocation.uniform import UniformAllocator
+
+__all__ = [
+    "Allocator",
+    "RatioTuner",
+    "UniformAllocator",
+    "allocator_names",
+    "get_allocator",
+    "register_allocator",
+]

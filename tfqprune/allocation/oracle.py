@@ -1,0 +1,169 @@
+"""The oracle of the ratio search: Keras-Tuner's Bayesian one, with every trial on the budget."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+import numpy as np
+from keras_tuner.engine.trial import Trial
+
+from tfqprune.allocation.space import RatioSpace
+from tfqprune.allocation.surrogate import Surrogate, propose
+
+PREFIX = "ratio/"
+_ATTEMPTS = 50  # to find a point that has not been tried
+
+
+class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
+    """Suggests ratios that hold a budget.
+
+    Guerra, Zhuang, Reid, Drummond, "Automatic Pruning for Quantized Neural Networks", arXiv
+    2002.00523, find per-layer ratios by Bayesian optimisation. Ours: all points lie on the budget, the
+    process sees the ratios that a suggestion leads to (not the suggestion), each dimension has its
+    own length scale, expected improvement is maximised over candidates in bulk, and the search starts
+    from given solutions and a few random points.
+
+    Its hyperparameters are the ratios themselves, one a group, named ``ratio/<group>``.
+
+    Args:
+        names: group -> (least, largest) ratio.
+        objective: as for every Keras-Tuner oracle.
+        max_trials: number of trials.
+        seed: of all chance.
+        num_random: random points after the given ones; None: as many as there are dimensions, 3 to 8.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[str, tuple[float, float]],
+        *,
+        objective: Any,
+        max_trials: int,
+        seed: int,
+        num_random: int | None = None,
+        max_retries_per_trial: int = 0,
+        max_consecutive_failed_trials: int = 10,
+    ) -> None:
+        parameters = keras_tuner.HyperParameters()
+        for name, (least, most) in names.items():
+            parameters.Float(PREFIX + name, least, most)
+        super().__init__(
+            objective=objective,
+            max_trials=max_trials,
+            seed=seed,
+            hyperparameters=parameters,
+            allow_new_entries=True,
+            tune_new_entries=True,
+            max_retries_per_trial=max_retries_per_trial,
+            max_consecutive_failed_trials=max_consecutive_failed_trials,
+        )
+        self.seed = self._seed_state = seed  # the base class takes 0 for "none given"
+        self.num_random = num_random
+        self.trials: dict[str, Trial] = {}
+        self.start_order: list[str] = []
+        self.end_order: list[str] = []
+        #: set before the search: where points lie, and what to start from
+        self.space: RatioSpace | None = None
+        self.starts: list[dict[str, float]] = []
+        self._surrogate: Surrogate | None = None
+
+    # -- suggestions --------------------------------------------------------------------------
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """The next trial's ratios (Keras-Tuner calls this)."""
+        space = self._the_space()
+        number = len(self.trials)
+        if number < len(self.starts):
+            values = _values(self.starts[number])
+            if not self._duplicate(values):
+                return {"status": "RUNNING", "values": values}
+        for preferences in self._preferences(space, np.random.default_rng([self.seed, number])):
+            values = _values(space.exact(preferences).ratios)
+            if not self._duplicate(values):
+                return {"status": "RUNNING", "values": values}
+        return {"status": "STOPPED", "values": None}  # the budget leaves no further plan to try
+
+    def _preferences(self, space: RatioSpace, rng: np.random.Generator) -> np.ndarray:
+        random = rng.random((_ATTEMPTS, space.dimensions))
+        done = [trial for trial in self._in_order() if trial.status == "COMPLETED"]
+        num_random = min(max(space.dimensions, 3), 8) if self.num_random is None else self.num_random
+        if len(done) < max(len(self.starts) + num_random, 2):
+            return random
+        points = np.array([space.coordinates(ratios_of(trial)) for trial in done])
+        sign = 1.0 if self.objective.direction == "max" else -1.0
+        values = sign * np.array([trial.score for trial in done])
+        if self._surrogate is None or self._surrogate.dimensions != space.dimensions:
+            self._surrogate = Surrogate(space.dimensions)
+        process = self._surrogate.fit(points, values)
+        running = [space.coordinates(ratios_of(trial)) for trial in self.ongoing_trials.values()]
+        if running:
+            # As in the base class, trials under way count with a pessimistic guess.
+            mean, deviation = process.predict(np.array(running), return_std=True)
+            points = np.concatenate([points, running])
+            values = np.concatenate([values, mean - deviation])
+            process = self._surrogate.condition(points, values)
+        return np.concatenate([propose(process, points, values, space.project, rng), random])
+
+    def _in_order(self) -> list[Trial]:
+        return [self.trials[trial_id] for trial_id in sorted(self.trials)]
+
+    def _the_space(self) -> RatioSpace:
+        if self.space is None:
+            raise RuntimeError("Expected the oracle's space to be set before the search. Received: none.")
+        return self.space
+
+    # -- what is on disk survives being killed --------------------------------------------------
+
+    def save(self) -> None:
+        write_json(self._get_oracle_fname(), self.get_state())
+
+    def _save_trial(self, trial: Trial) -> None:
+        write_json(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.get_state())
+
+    def reload(self) -> None:
+        """Takes up the trials on disk; those that were under way run again."""
+        self.trials = {}
+        super().reload()
+        finished = {"COMPLETED", "FAILED"}
+        unfinished = sorted(trial_id for trial_id, trial in self.trials.items() if trial.status not in finished)
+        self._retry_queue = unfinished[::-1]  # taken from the end
+        for trial_id in unfinished:
+            # Whatever it had reported before it was cut off does not count.
+            self.trials[trial_id].metrics = type(self.trials[trial_id].metrics)()
+            self.trials[trial_id].score = None
+        self.start_order = [*self.start_order, *(own for own in sorted(self.trials) if own not in self.start_order)]
+        ended = [own for own in sorted(self.trials) if own not in unfinished and own not in self.end_order]
+        self.end_order = [own for own in [*self.end_order, *ended] if own in self.trials and own not in unfinished]
+
+
+def ratios_of(trial: Trial) -> dict[str, float]:
+    """A trial's ratios by group."""
+    values = trial.hyperparameters.values
+    return {name.removeprefix(PREFIX): value for name, value in values.items() if name.startswith(PREFIX)}
+
+
+def _values(ratios: Mapping[str, float]) -> dict[str, float]:
+    return {PREFIX + name: float(value) for name, value in ratios.items()}
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Writes JSON in one step: a process that is killed leaves the old file or the new one."""
+    target = Path(path)
+    with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".part", delete=False, encoding="utf-8") as part:
+        json.dump(content, part)
+    os.replace(part.name, target)
+
+
+def as_starts(solutions: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Solutions to start from, each once."""
+    starts: list[dict[str, float]] = []
+    for solution in solutions:
+        if dict(solution) not in starts:
+            starts.append(dict(solution))
+    return starts

@@ -1,0 +1,85 @@
+"""The trials of a search as tables: CSV, JSON, and the front of those that nothing beats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keras_tuner.engine.trial import Trial
+
+from tfqprune.allocation.oracle import ratios_of, write_json
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        trial: its id.
+        status: COMPLETED, FAILED, RUNNING.
+        value: the objective, None unless completed.
+        metrics: all that was measured: metrics, costs, seconds.
+        ratios: share of units removed, by group.
+        message: why it failed, if it did.
+    """
+
+    trial: str
+    status: str
+    value: float | None
+    metrics: dict[str, float]
+    ratios: dict[str, float]
+    message: str | None = None
+
+
+def record_of(trial: Trial) -> TrialRecord:
+    """A Keras-Tuner trial as a record."""
+    metrics = {name: float(trial.metrics.get_last_value(name)) for name in trial.metrics.metrics}
+    done = trial.status == "COMPLETED" and trial.score is not None
+    message = trial.message.strip().splitlines()[-1] if trial.message else None
+    return TrialRecord(
+        trial.trial_id, trial.status, float(trial.score) if done else None, metrics, ratios_of(trial), message
+    )
+
+
+def write_records(folder: Path, records: Sequence[TrialRecord]) -> None:
+    """Writes ``trials.json`` and ``trials.csv``, each in one step."""
+    write_json(folder / "trials.json", [asdict(record) for record in records])
+    rows: list[dict[str, Any]] = [
+        {
+            "trial": record.trial,
+            "status": record.status,
+            "value": record.value,
+            **record.metrics,
+            **{f"ratio/{name}": ratio for name, ratio in record.ratios.items()},
+            "message": record.message,
+        }
+        for record in records
+    ]
+    columns = [*dict.fromkeys(column for row in rows for column in row if column != "message"), "message"]
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, restval="")
+    table.writeheader()
+    table.writerows(rows)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=folder, suffix=".part", delete=False, encoding="utf-8", newline=""
+    ) as part:
+        part.write(text.getvalue())
+    os.replace(part.name, folder / "trials.csv")
+
+
+def pareto_front(records: Iterable[TrialRecord], cost: str, *, larger_is_better: bool = True) -> list[TrialRecord]:
+    """Completed trials that no other beats in both value and cost, cheapest first."""
+    sign = -1 if larger_is_better else 1
+    done = [record for record in records if record.value is not None and cost in record.metrics]
+    done.sort(key=lambda record: (record.metrics[cost], sign * (record.value or 0.0)))
+    front: list[TrialRecord] = []
+    for record in done:
+        if not front or sign * (record.value or 0.0) < sign * (front[-1].value or 0.0):
+            front.append(record)
+    return front

@@ -1,0 +1,97 @@
+"""The space that a ratio search moves in: points on the budget, whatever is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tfqprune.allocation.relaxation import RelaxedBudget
+from tfqprune.errors import PlanError
+from tfqprune.fitting import Fit, Fitter
+from tfqprune.plan import resolve_ratios
+
+Shared = str | Sequence[Sequence[str]] | None
+
+
+class RatioSpace:
+    """Preferences in, ratios on the budget out.
+
+    Args:
+        fitter: the exact search.
+        share: which groups have one ratio: ``"stage"`` (those whose first layers put out images of one
+            size), lists of group or layer names, or None (every group its own).
+
+    Attributes:
+        names: the groups, in the order of the model.
+        dimensions: number of preferences that a point has.
+
+    Raises:
+        PlanError: ``share`` names groups that do not exist, cannot be pruned or are named twice.
+    """
+
+    def __init__(self, fitter: Fitter, share: Shared = None) -> None:
+        self.fitter = fitter
+        self.names = fitter.names
+        self.dimension_of = _dimensions(fitter, share)
+        self.dimensions = int(self.dimension_of.max()) + 1 if len(self.names) else 0
+        most = fitter.most
+        self.uniform: Fit = fitter.fit(lambda ratio: {name: min(ratio, most[name]) for name in most})
+        self.relaxed = RelaxedBudget(fitter, self.uniform.costs)
+        self._average = np.zeros((len(self.names), self.dimensions))
+        self._average[np.arange(len(self.names)), self.dimension_of] = 1
+        self._average /= np.maximum(self._average.sum(axis=0), 1)
+
+    def exact(self, preferences: np.ndarray) -> Fit:
+        """The largest model within the budget for one point of preferences [dimensions]."""
+        wide = preferences[self.dimension_of]
+        return self.fitter.project({name: float(value) for name, value in zip(self.names, wide, strict=True)})
+
+    def project(self, preferences: np.ndarray) -> np.ndarray:
+        """Coordinates [n, dimensions] on the budget, unrounded, for preferences [n, dimensions]."""
+        return self.relaxed.project(preferences[:, self.dimension_of]) @ self._average
+
+    def coordinates(self, ratios: Mapping[str, float]) -> np.ndarray:
+        """Coordinates [dimensions] of ratios by group: averages over the groups that share one."""
+        return np.array([ratios[name] for name in self.names]) @ self._average
+
+
+def _dimensions(fitter: Fitter, share: Shared) -> np.ndarray:
+    names = fitter.names
+    if share is None:
+        return np.arange(len(names))
+    if isinstance(share, str):
+        if share != "stage":
+            raise PlanError(f'Expected share to be "stage", lists of group names or None. Received: {share!r}.')
+        labels = [_image_size(fitter, name) for name in names]
+        return np.unique(_numbers(labels), return_inverse=True)[1]
+    owner: dict[str, int] = {}
+    for number, members in enumerate(share):
+        for name in _resolved(fitter, members):
+            if name in owner:
+                raise PlanError(f"Expected every group in one list of share at most. Received: {name!r} in two.")
+            owner[name] = number
+    return np.array(_numbers([owner.get(name, name) for name in names]))
+
+
+def _resolved(fitter: Fitter, members: Iterable[str]) -> list[str]:
+    known = set(fitter.names)
+    resolved = [name for name in resolve_ratios(fitter.graph, dict.fromkeys(members, 0.0)) if name in known]
+    if not resolved:
+        raise PlanError(f"Expected lists of groups that can be pruned. Received: {list(members)!r}.")
+    return resolved
+
+
+def _numbers(labels: Sequence[object]) -> list[int]:
+    """Numbers labels in the order in which they first appear."""
+    known: dict[object, int] = {}
+    return [known.setdefault(label, len(known)) for label in labels]
+
+
+def _image_size(fitter: Fitter, name: str) -> tuple[object, ...]:
+    layer = fitter.graph[name].layers[0]
+    for call in fitter.graph.calls.values():
+        if call.name == layer and call.output_shapes:
+            axis = call.outputs[0].axis
+            return tuple(size for position, size in enumerate(call.output_shapes[0]) if position not in (0, axis))
+    return ()

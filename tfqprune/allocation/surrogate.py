@@ -1,0 +1,137 @@
+"""The Gaussian process behind the Bayesian search, and what it suggests next."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+import scipy.stats
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
+
+_ITERATIONS = 30  # of a fit of the kernel: it has one length scale a dimension
+#: the kernel is fitted anew whenever the number of points has grown by this share, at least by 3
+_GROWTH = 0.15
+
+
+def _briefly(objective: Callable[..., Any], start: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, float]:
+    """A short L-BFGS ascent of the marginal likelihood, from one start."""
+    result = scipy.optimize.minimize(
+        objective, start, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": _ITERATIONS}
+    )
+    return result.x, result.fun
+
+
+class Surrogate:
+    """A Gaussian process with a length scale for each dimension; larger values are better.
+
+    Matern 5/2 kernel plus noise. Its parameters depend on the points alone, not on what was fitted
+    before, so that a resumed search suggests what an uninterrupted one would have.
+
+    Args:
+        dimensions: of a point.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self._fitted: tuple[int, Kernel] | None = None
+
+    def regressor(self) -> GaussianProcessRegressor:
+        """An unfitted process with the kernel's starting values."""
+        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(
+            np.full(self.dimensions, 0.5), (0.05, 20.0), nu=2.5
+        ) + WhiteKernel(0.05, (1e-4, 1.0))
+        return GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=_briefly, normalize_y=True)
+
+    def fit(self, points: np.ndarray, values: np.ndarray) -> GaussianProcessRegressor:
+        """The process given points [n, dimensions] and their values [n]."""
+        size = _last_fit(len(points))
+        if self._fitted is None or self._fitted[0] != size:
+            with warnings.catch_warnings():
+                # A length scale at its upper bound means a dimension that does not matter: no news for the user.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                self._fitted = (size, self.regressor().fit(points[:size], values[:size]).kernel_)
+        return self.condition(points, values)
+
+    def condition(self, points: np.ndarray, values: np.ndarray) -> GaussianProcessRegressor:
+        """The process given these points, with the kernel as it was last fitted."""
+        assert self._fitted is not None  # fit() comes first
+        return GaussianProcessRegressor(self._fitted[1], alpha=1e-8, optimizer=None, normalize_y=True).fit(
+            points, values
+        )
+
+
+def _last_fit(count: int) -> int:
+    """The largest number of points up to ``count`` at which the kernel is fitted."""
+    size = 3
+    while (following := size + max(3, round(size * _GROWTH))) <= count:
+        size = following
+    return min(size, count)
+
+
+def expected_improvement(process: GaussianProcessRegressor, points: np.ndarray, best: float) -> np.ndarray:
+    """Expected improvement over ``best`` at points [n, dimensions], [n]."""
+    mean, deviation = process.predict(points, return_std=True)
+    deviation = np.maximum(deviation, 1e-9)
+    gap = (mean - best) / deviation
+    improvement: np.ndarray = deviation * (gap * scipy.stats.norm.cdf(gap) + scipy.stats.norm.pdf(gap))
+    return improvement
+
+
+def propose(
+    process: GaussianProcessRegressor,
+    points: np.ndarray,
+    values: np.ndarray,
+    project: Callable[[np.ndarray], np.ndarray],
+    rng: np.random.Generator,
+    *,
+    candidates: int = 512,
+    rounds: int = 3,
+) -> np.ndarray:
+    """Preferences worth trying, the best first.
+
+    Candidates are random points, and the best points so far with some of their coordinates moved;
+    the most promising are moved further in each round. All are judged where they land on the budget.
+
+    Args:
+        process: fitted to ``points`` and ``values``.
+        points: coordinates of the trials so far [n, dimensions].
+        values: what they achieved [n], larger is better.
+        project: preferences [n, dimensions] -> coordinates on the budget.
+        rng: source of all chance.
+        candidates: how many in each round.
+        rounds: how often.
+
+    Returns:
+        Preferences [m, dimensions], by falling expected improvement.
+    """
+    dimensions = points.shape[1]
+    # Improvement over what the process believes of its best point: one lucky measurement sets no bar.
+    best = float(process.predict(points).max())
+    parents = points[np.argsort(-values, kind="stable")[:5]]
+    pool, merit = np.empty((0, dimensions)), np.empty(0)
+    for number in range(rounds):
+        fresh = _moved(parents, candidates if number else candidates // 2, rng, 0.3 / 2**number)
+        if number == 0:
+            fresh = np.concatenate([fresh, rng.random((candidates - len(fresh), dimensions))])
+        pool = np.concatenate([pool, fresh])
+        merit = np.concatenate([merit, expected_improvement(process, project(fresh), best)])
+        order = np.argsort(-merit, kind="stable")[:50]
+        pool, merit = pool[order], merit[order]
+        parents = pool[:10]
+    return pool
+
+
+def _moved(parents: np.ndarray, count: int, rng: np.random.Generator, width: float) -> np.ndarray:
+    """Copies of the parents with a few coordinates moved."""
+    dimensions = parents.shape[1]
+    moved = parents[rng.integers(len(parents), size=count)]
+    # About three coordinates each: the process knows little about points far from all others.
+    which = rng.random(moved.shape) < min(1.0, 3 / dimensions)
+    which[np.arange(count), rng.integers(dimensions, size=count)] = True
+    step = rng.normal(0, width, moved.shape) * which
+    return np.clip(moved + step, 0, 1)

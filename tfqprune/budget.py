@@ -1,0 +1,241 @@
+"""Budgets: upper bounds on costs, as fractions of the original, absolute numbers or strings with units."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfqprune.errors import BudgetError
+
+#: costs that follow from the plan alone
+COUNTED = ("params", "macs", "bops", "memory")
+#: costs that need the slim model itself
+MEASURED = ("tflite_bytes", "latency")
+
+_SI = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+_BYTES = {
+    **{f"{prefix}B": factor for prefix, factor in {**_SI, **_BINARY}.items()},
+    "KB": 1e3,
+    "byte": 1.0,
+    "bytes": 1.0,
+}
+_SECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "μs": 1e-3}
+
+
+def _counts(*words: str) -> dict[str, float]:
+    """SI prefixes, alone and before a unit: "M", "MMAC", "MMACs"."""
+    units = {prefix + word: factor for prefix, factor in _SI.items() for word in ("", *words)}
+    return units | {f"K{word}": 1e3 for word in ("", *words)}
+
+
+#: cost -> unit -> factor to the cost's own unit (numbers, bytes, milliseconds)
+_UNITS: dict[str, dict[str, float]] = {
+    "params": _counts("param", "params", "parameters"),
+    "macs": _counts("MAC", "MACs"),
+    "bops": _counts("BOP", "BOPs"),
+    "memory": _BYTES,
+    "tflite_bytes": _BYTES,
+    "latency": _SECONDS,
+}
+_EXAMPLES = {
+    "params": '"1.2 M"',
+    "macs": '"40 MMAC"',
+    "bops": '"1.5 GBOP"',
+    "memory": '"250 KiB"',
+    "tflite_bytes": '"250 KiB"',
+    "latency": '"5 ms"',
+}
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S*)\s*")
+
+Amount = float | int | str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper bounds on one or more costs; all of them must hold.
+
+    A number up to 1 is a fraction of the original model's cost, a larger one is absolute, a string
+    has a unit: ``"50 %"``, ``"1.2 M"`` parameters, ``"40 MMAC"``, ``"250 KiB"``, ``"5 ms"``.
+
+    Args:
+        params: parameters, counted as :func:`tfqprune.cost` does.
+        macs: multiply-accumulates of one sample.
+        bops: the same times weight bits and activation bits.
+        memory: bytes of all weights at deployed precision.
+        tflite_bytes: bytes of the exported file, measured by exporting.
+        latency: time of one run of the exported file on this machine, or what
+            ``measure_latency`` says. An absolute latency needs its unit, as a string.
+        measure_latency: measures a slim model somewhere else, on a device for example; gets the
+            uncompiled Keras model and returns milliseconds.
+        tflite_format: the format to export in for the measured costs.
+
+    Raises:
+        BudgetError: no cost given; an amount of zero or below, not finite, above 100 %, of an
+            unknown unit or of another type.
+    """
+
+    params: Amount | None = None
+    macs: Amount | None = None
+    bops: Amount | None = None
+    memory: Amount | None = None
+    tflite_bytes: Amount | None = None
+    latency: Amount | None = None
+    measure_latency: Callable[[Any], float] | None = None
+    tflite_format: str = "auto"
+
+    def __init__(
+        self,
+        params: Amount | None = None,
+        macs: Amount | None = None,
+        bops: Amount | None = None,
+        memory: Amount | None = None,
+        tflite_bytes: Amount | None = None,
+        latency: Amount | None = None,
+        measure_latency: Callable[[Any], float] | None = None,
+        tflite_format: str = "auto",
+        **unknown: Any,
+    ) -> None:
+        if unknown:
+            raise BudgetError(
+                f"Expected a budget for {', '.join(COUNTED + MEASURED)}. Received: {', '.join(map(repr, unknown))}."
+            )
+        given = dict(zip(COUNTED + MEASURED, (params, macs, bops, memory, tflite_bytes, latency), strict=True))
+        for name, amount in given.items():
+            object.__setattr__(self, name, amount)
+            if amount is not None:
+                parse_amount(name, amount)
+        if measure_latency is not None and not callable(measure_latency):
+            raise BudgetError(
+                f"Expected measure_latency to be a function of the slim model. Received: {measure_latency!r}."
+            )
+        object.__setattr__(self, "measure_latency", measure_latency)
+        object.__setattr__(self, "tflite_format", tflite_format)
+        if not self.names:
+            raise BudgetError(
+                f"Expected a budget for at least one of {', '.join(COUNTED + MEASURED)}, as in Budget(memory=0.5). "
+                "Received: none."
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The costs that are bounded."""
+        return tuple(name for name in COUNTED + MEASURED if getattr(self, name) is not None)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Those of them that need the slim model."""
+        return tuple(name for name in self.names if name in MEASURED)
+
+    def as_dict(self) -> dict[str, Amount]:
+        """The bounds as they were given."""
+        return {name: getattr(self, name) for name in self.names}
+
+    def resolve(self, original: Mapping[str, float]) -> Limits:
+        """Turns the budget into absolute limits.
+
+        Args:
+            original: cost of the model before pruning, by name; at least for all bounded costs.
+
+        Raises:
+            BudgetError: a limit lies above the original, or the original cost is not known.
+        """
+        limits = {}
+        for name in self.names:
+            whole, (value, relative) = original[name], parse_amount(name, getattr(self, name))
+            if not math.isfinite(whole):
+                raise BudgetError(
+                    f"Expected a model whose {name} can be counted, to hold it to a budget. Received: one whose "
+                    "input has no fixed size. Build it with a full input_shape."
+                )
+            limit = value * whole if relative else value
+            if limit > whole:
+                raise BudgetError(
+                    f"Expected a budget for {name} of at most the original's {format_cost(name, whole)}. "
+                    f"Received: {getattr(self, name)!r}, which is {format_cost(name, limit)}."
+                )
+            limits[name] = limit
+        return Limits(limits, {name: float(value) for name, value in original.items()})
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {amount}" for name, amount in self.as_dict().items())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A budget in absolute numbers.
+
+    Attributes:
+        limits: cost -> the most it may be (numbers, bytes, milliseconds).
+        original: cost -> what the model costs before pruning.
+    """
+
+    limits: dict[str, float]
+    original: dict[str, float]
+
+    def holds(self, costs: Mapping[str, float]) -> bool:
+        """Whether no bounded cost is above its limit. Costs that are missing are not looked at."""
+        return all(costs[name] <= limit for name, limit in self.limits.items() if name in costs)
+
+    def load(self, costs: Mapping[str, float]) -> float:
+        """The largest share of a limit that is used; at most 1 where the budget holds."""
+        return max(costs[name] / limit for name, limit in self.limits.items() if name in costs)
+
+    def broken(self, costs: Mapping[str, float]) -> list[str]:
+        """The costs that are above their limit."""
+        return [name for name, limit in self.limits.items() if name in costs and costs[name] > limit]
+
+
+def parse_amount(name: str, amount: Any) -> tuple[float, bool]:
+    """The value of an amount, and whether it is a share of the original.
+
+    Raises:
+        BudgetError: see :class:`Budget`.
+    """
+    expected = f"a fraction of the original in (0, 1], an absolute number, or a string such as {_EXAMPLES[name]}"
+    if isinstance(amount, str):
+        value, relative = _parse_text(name, amount)
+    elif isinstance(amount, bool) or not hasattr(amount, "__float__"):
+        raise BudgetError(
+            f"Expected a budget for {name}: {expected}. Received: {amount!r} (of type {type(amount).__name__})."
+        )
+    else:
+        value = float(amount)
+        relative = value <= 1
+        if name == "latency" and not relative and math.isfinite(value):
+            raise BudgetError(
+                f'Expected an absolute latency with its unit, such as "{value:g} ms". Received: {amount!r}.'
+            )
+    if not math.isfinite(value) or value <= 0:
+        raise BudgetError(f"Expected a budget for {name} above zero: {expected}. Received: {amount!r}.")
+    if relative and value > 1:
+        raise BudgetError(f"Expected a budget for {name} of at most 100 % of the original. Received: {amount!r}.")
+    return value, relative
+
+
+def _parse_text(name: str, text: str) -> tuple[float, bool]:
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise BudgetError(
+            f"Expected a budget for {name}: a number with a unit, such as {_EXAMPLES[name]}. Received: {text!r}."
+        )
+    value, unit = float(match[1]), match[2]
+    if unit == "%":
+        return value / 100, True
+    if unit not in _UNITS[name] or (name in (*MEASURED, "memory") and not unit):
+        known = ", ".join(repr(known) for known in [*_UNITS[name], "%"] if known)
+        raise BudgetError(f"Expected the budget for {name} in one of {known}. Received: {text!r}.")
+    return value * _UNITS[name][unit], False
+
+
+def format_cost(name: str, value: float) -> str:
+    """A cost with its unit, for people."""
+    if name == "latency":
+        return f"{value:.3g} ms"
+    if name in ("memory", "tflite_bytes"):
+        return f"{value / 1024:,.2f} KiB" if value >= 1024 else f"{value:,.0f} B"
+    noun = {"params": "parameters", "macs": "MACs", "bops": "BOPs"}[name]
+    return f"{value:,.0f} {noun}"

@@ -1,0 +1,315 @@
+"""Fits ratios to a budget: the largest model that still holds it.
+
+A family of ratio vectors with one parameter (the same ratio for all groups, preferences times a
+scale, sensitivity under a threshold) is bisected until the budget just holds; then units are given
+back, one at a time, until the next one would break it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfqprune.budget import Budget, Limits, format_cost
+from tfqprune.channels import ChannelGraph, ChannelGroup
+from tfqprune.errors import BudgetError, PlanError
+from tfqprune.measuring import Meter
+from tfqprune.plan import PruningPlan, alignment, fingerprint, resolve_ratios
+
+Bounds = float | Mapping[str, float]
+Family = Callable[[float], Mapping[str, float]]
+
+#: a preference below this counts as this, so that every scale up to all-at-maximum is reached
+LEAST_PREFERENCE = 1e-3
+_STEPS = 50  # of the bisection: far below the width of one unit
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Ratios that hold a budget.
+
+    Attributes:
+        counts: group -> number of units that go.
+        ratios: group -> share of units that goes, exactly ``counts / size``.
+        costs: what the slim model costs.
+        parameter: where on the family the bisection ended.
+    """
+
+    counts: dict[str, int]
+    ratios: dict[str, float]
+    costs: dict[str, float]
+    parameter: float
+
+
+class Fitter:
+    """Everything that decides which units go, except for how much each group gives.
+
+    Args:
+        graph: the channel graph of the model.
+        scores: group -> score of each unit; low goes first.
+        budget: what must hold.
+        align: keep a multiple of so many channels in each layer of a group.
+        minimum: the least ratio, one for all groups or by group or member layer name.
+        maximum: the largest ratio, likewise; None: all but one unit.
+        exclude: groups or layers that stay whole.
+
+    Raises:
+        BudgetError: the budget is above the original, or cannot be met.
+        PlanError: unknown names, ratios out of range, a minimum above the maximum, align below 1,
+            scores missing or of the wrong length.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        scores: Mapping[str, np.ndarray],
+        budget: Budget,
+        *,
+        align: int = 1,
+        minimum: Bounds = 0.0,
+        maximum: Bounds | None = None,
+        exclude: Iterable[str] = (),
+    ) -> None:
+        if isinstance(align, bool) or not isinstance(align, int | np.integer) or align < 1:
+            raise PlanError(f"Expected align to be a whole number of at least 1. Received: {align!r}.")
+        self.graph = graph
+        self.budget = budget
+        self.align = int(align)
+        self.meter = Meter(graph, budget)
+        self.limits: Limits = budget.resolve(self.meter.costs({}))
+        self.excluded = frozenset(resolve_ratios(graph, dict.fromkeys(_names(exclude), 0.0)))
+        self.groups = [group for group in graph.prunable if group.name not in self.excluded]
+        low = resolve_ratios(graph, minimum)
+        high = {} if maximum is None else resolve_ratios(graph, maximum)
+        self.levels = {
+            group.name: _levels(group, self.align, low.get(group.name, 0.0), high.get(group.name))
+            for group in self.groups
+        }
+        self.orders = {group.name: _order(group, scores) for group in self.groups}
+        self._units = {group.name: self._units_of(group) for group in self.groups}
+        self._holding: dict[tuple[int, ...], bool] = {}
+        self.check_reachable()
+
+    # -- counts -------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """The groups that may give units, in the order of the model."""
+        return [group.name for group in self.groups]
+
+    @property
+    def most(self) -> dict[str, float]:
+        """The largest possible ratio of each group."""
+        return {group.name: int(self.levels[group.name][-1]) / group.size for group in self.groups}
+
+    def counts(self, ratios: Mapping[str, float]) -> dict[str, int]:
+        """Units that go at these ratios: the largest allowed number that is not above the ratio."""
+        return {group.name: self._level(group, ratios.get(group.name, 0.0)) for group in self.groups}
+
+    def nearest(self, ratios: Mapping[str, float]) -> dict[str, int]:
+        """The allowed numbers nearest to these ratios, for ratios that went through a lossy channel."""
+        counts = {}
+        for group in self.groups:
+            levels = self.levels[group.name]
+            counts[group.name] = int(levels[np.argmin(np.abs(levels - ratios.get(group.name, 0.0) * group.size))])
+        return counts
+
+    def removed(self, counts: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """The slots that go, by group, ascending."""
+        return {name: tuple(sorted(self.orders[name][:count].tolist())) for name, count in counts.items() if count}
+
+    def ratios(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """The ratios that these numbers of units are."""
+        return {group.name: counts[group.name] / group.size for group in self.groups}
+
+    # -- costs --------------------------------------------------------------------------------
+
+    def alive_units(self, counts: Mapping[str, int]) -> np.ndarray:
+        """Bool array over the graph's units."""
+        alive = np.ones(self.graph.unit_count, bool)
+        for name, count in counts.items():
+            alive[self._units[name][:count]] = False
+        return alive
+
+    def costs(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """What the slim model costs, measured costs included."""
+        return {**self.meter.model.totals(self.alive_units(counts)), **self.meter.measured(self.removed(counts))}
+
+    def holds(self, counts: Mapping[str, int]) -> bool:
+        """Whether the budget holds; what can be counted is asked before anything is measured."""
+        key = tuple(counts[group.name] for group in self.groups)
+        if key not in self._holding:
+            holds = self.limits.holds(self.meter.model.totals(self.alive_units(counts)))
+            if holds and self.budget.measured:
+                holds = self.limits.holds(self.meter.measured(self.removed(counts)))
+            self._holding[key] = holds
+        return self._holding[key]
+
+    def check_reachable(self) -> None:
+        """Makes sure that some plan holds the budget.
+
+        Raises:
+            BudgetError: none does; it names the smallest reachable costs and what stays whole.
+        """
+        counts = {name: int(levels[-1]) for name, levels in self.levels.items()}
+        if self.holds(counts):
+            return
+        costs = self.costs(counts)
+        short = [
+            f"{name} of {format_cost(name, self.limits.limits[name])}, where "
+            f"{format_cost(name, costs[name])} is the smallest reachable"
+            for name in self.limits.broken(costs)
+        ]
+        whole = [f"{group.name!r} ({group.frozen})" for group in self.graph.groups if group.frozen]
+        whole += [f"{name!r} (excluded)" for name in sorted(self.excluded)]
+        capped = [
+            f"{group.name!r} (at most {levels[-1]} of {group.size} units go)"
+            for group in self.groups
+            if (levels := self.levels[group.name])[-1] < group.size - 1
+        ]
+        raise BudgetError(
+            f"Expected a budget that can be met. Received: {'; '.join(short)}."
+            f" What stays whole: {', '.join(whole) or 'nothing'}."
+            + (f" Limited: {', '.join(capped)}." if capped else "")
+            + " Allow more, or free more groups."
+        )
+
+    # -- the search ---------------------------------------------------------------------------
+
+    def fit(self, family: Family, *, greedy: bool = True) -> Fit:
+        """The largest model of a family within the budget.
+
+        Args:
+            family: ratios by group for a parameter from 0 to 1; none may fall as it grows. Where
+                even 1 does not meet the budget, all ratios go on towards their maximum alike.
+            greedy: give back units afterwards until the next one would break the budget. The group
+                that lies furthest above what the family wants for it comes first.
+
+        Returns:
+            A :class:`Fit` that holds the budget.
+        """
+        most = self.most
+
+        def extended(parameter: float) -> Mapping[str, float]:
+            wanted = family(min(parameter, 1.0))
+            if parameter <= 1:
+                return wanted
+            part = parameter - 1
+            return {name: (1 - part) * wanted.get(name, 0.0) + part * most[name] for name in self.names}
+
+        low, high = 0.0, 2.0
+        best = self.counts(most)
+        least = self.counts(extended(0.0))
+        if self.holds(least):
+            high, best = 0.0, least
+        else:
+            for _ in range(_STEPS):
+                middle = (low + high) / 2
+                counts = self.counts(extended(middle))
+                if self.holds(counts):
+                    high, best = middle, counts
+                else:
+                    low = middle
+        if greedy:
+            best = self.give_back(best, extended(high))
+        return Fit(best, self.ratios(best), self.costs(best), high)
+
+    def project(self, preferences: Mapping[str, float], *, greedy: bool = True) -> Fit:
+        """Scales preferences onto the budget: ``ratio = min(maximum, scale * preference)``.
+
+        Args:
+            preferences: group -> how much of it should go relative to the others, from 0.
+            greedy: see :meth:`fit`.
+
+        Raises:
+            PlanError: a preference is negative or not finite.
+        """
+        wanted = {name: float(preferences.get(name, 0.0)) for name in self.names}
+        for name, value in wanted.items():
+            if not np.isfinite(value) or value < 0:
+                raise PlanError(f"Expected preferences of at least 0. Received: {value!r} for group {name!r}.")
+        top = max(wanted.values(), default=0.0) or 1.0
+        floor = {name: max(value / top, LEAST_PREFERENCE) for name, value in wanted.items()}
+        most = self.most
+
+        def family(parameter: float) -> dict[str, float]:
+            # From scale 0 to the scale at which the least preferred group is at its maximum, on a
+            # logarithmic course, so that the bisection is as fine for small scales as for large.
+            scale = np.expm1(parameter * np.log1p(1 / LEAST_PREFERENCE))
+            return {name: min(scale * floor[name], most[name]) for name in floor}
+
+        return self.fit(family, greedy=greedy)
+
+    def give_back(self, counts: Mapping[str, int], wanted: Mapping[str, float]) -> dict[str, int]:
+        """Gives units back until every further one would break the budget."""
+        counts = dict(counts)
+        sizes = {group.name: group.size for group in self.groups}
+        open_names = list(self.names)
+        while open_names:
+            # The first of the groups furthest above what is wanted for them.
+            name = max(open_names, key=lambda name: counts[name] / sizes[name] - wanted.get(name, 0.0))
+            levels = self.levels[name]
+            position = int(np.searchsorted(levels, counts[name]))
+            if position == 0 or not self.holds({**counts, name: int(levels[position - 1])}):
+                open_names.remove(name)  # what breaks the budget now will break it after others got units, too
+                continue
+            counts[name] = int(levels[position - 1])
+        return counts
+
+    def plan(
+        self, fit: Fit | Mapping[str, int], criterion: str = "", notes: Mapping[str, Any] | None = None
+    ) -> PruningPlan:
+        """The plan of a fit, or of numbers of units."""
+        counts = fit.counts if isinstance(fit, Fit) else fit
+        sizes = {group.name: group.size for group in self.graph.groups}
+        return PruningPlan(self.removed(counts), sizes, fingerprint(self.graph), criterion, dict(notes or {}))
+
+    # -- pieces -------------------------------------------------------------------------------
+
+    def _level(self, group: ChannelGroup, ratio: float) -> int:
+        levels = self.levels[group.name]
+        position = int(np.searchsorted(levels, np.floor(ratio * group.size + 1e-9), side="right")) - 1
+        return int(levels[max(position, 0)])
+
+    def _units_of(self, group: ChannelGroup) -> np.ndarray:
+        """Numbers of a group's units in the graph, those that go first before the others."""
+        mine = np.flatnonzero(self.graph.group_of == group.index)
+        by_slot = np.empty(group.size, np.int64)
+        by_slot[self.graph.slot_of[mine]] = mine
+        return by_slot[self.orders[group.name]]
+
+
+def _names(names: Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _levels(group: ChannelGroup, align: int, low: float, high: float | None) -> np.ndarray:
+    """The numbers of units that may go: aligned, within the bounds, never all."""
+    step = alignment(group, align)
+    kept = np.arange(step, group.size, step)
+    levels = np.unique(np.concatenate([[0], group.size - kept]))
+    least = int(np.ceil(low * group.size - 1e-9))
+    most = group.size - 1 if high is None else int(np.floor(high * group.size + 1e-9))
+    allowed = levels[(levels >= least) & (levels <= most)]
+    if not len(allowed):
+        raise PlanError(
+            f"Expected bounds for group {group.name!r} ({group.size} units) that some number of units meets. "
+            f"Received: from {least} to {most} units, of {', '.join(map(str, levels))} that the alignment allows."
+        )
+    return allowed
+
+
+def _order(group: ChannelGroup, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+    if group.name not in scores:
+        raise PlanError(
+            f"Expected scores for group {group.name!r}. Received: scores for {', '.join(scores) or 'none'}."
+        )
+    values = np.asarray(scores[group.name])
+    if values.shape != (group.size,):
+        raise PlanError(
+            f"Expected {group.size} scores for group {group.name!r}, one a unit. Received: shape {values.shape}."
+        )
+    return np.argsort(values, kind="stable")

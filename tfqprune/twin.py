@@ -1,0 +1,274 @@
+"""The evaluation twin: a copy of a model into which a plan is set by assigning arrays.
+
+Kernel quantisers are taken off and deployed kernels written in, so nothing is quantised anew in a
+forward pass; batch norms can take new statistics. Its functions are traced once: trying a plan needs
+neither a new model nor a new trace. The law: with a plan set, the twin computes what the slim model
+computes, to float rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune import precision
+from tfqprune.channels import ChannelGraph
+from tfqprune.errors import ModelTypeError
+from tfqprune.layers import LayerRecord
+from tfqprune.layers.base import weight_index
+from tfqprune.masking import CONSUMED
+from tfqprune.rebuild import Rebuilder, axes_of, values_of
+
+Removed = Mapping[str, tuple[int, ...]]
+#: name of a batch norm -> mean and variance of each channel
+Statistics = dict[str, tuple[np.ndarray, ...]]
+BatchNorm = tf.keras.layers.BatchNormalization
+
+
+class StatisticsNorm(tf.keras.layers.Layer):
+    """A batch norm that can sum up statistics over batches instead of using its moving ones.
+
+    While ``collecting`` is on at trace time it normalises with the batch's own statistics, as a batch
+    norm does in training, and adds them to its sums. Nothing is ever trained.
+
+    Args:
+        norm: the batch norm to stand in for; only its configuration is read.
+    """
+
+    def __init__(self, norm: tf.keras.layers.BatchNormalization) -> None:
+        super().__init__(trainable=False, name=norm.name, dtype=norm.dtype_policy)
+        self.axes = list(norm.axis) if isinstance(norm.axis, list | tuple) else [norm.axis]
+        self.epsilon, self.center, self.scale = norm.epsilon, norm.center, norm.scale
+        self.collecting = False
+
+    def build(self, input_shape: Any) -> None:
+        rank = len(input_shape)
+        self.axes = [axis % rank for axis in self.axes]
+        self.others = [axis for axis in range(rank) if axis not in self.axes]
+        self.wide = [input_shape[axis] if axis in self.axes else 1 for axis in range(rank)]
+        weight = {"shape": [input_shape[self.axes[0]]] if len(self.axes) == 1 else self.wide, "dtype": tf.float32}
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **weight) if self.scale else None
+        self.beta = self.add_weight(name="beta", initializer="zeros", **weight) if self.center else None
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **weight)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **weight)
+        # Sums come last: the weights before them are a batch norm's own, in its order.
+        self.mean_sum = self.add_weight(name="mean_sum", initializer="zeros", **weight)
+        self.variance_sum = self.add_weight(name="variance_sum", initializer="zeros", **weight)
+        self.seen = self.add_weight(name="seen", initializer="zeros", shape=(), dtype=tf.float32)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        values = tf.cast(inputs, tf.float32)
+        mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
+        if self.collecting:
+            mean, variance = tf.nn.moments(values, self.others, keepdims=len(self.axes) > 1)
+            self.mean_sum.assign_add(mean)
+            self.variance_sum.assign_add(variance)
+            self.seen.assign_add(1.0)
+        factor = tf.math.rsqrt(variance + self.epsilon)
+        if self.gamma is not None:
+            factor *= self.gamma
+        offset = -mean * factor
+        if self.beta is not None:
+            offset += self.beta
+        return tf.cast(values * tf.reshape(factor, self.wide) + tf.reshape(offset, self.wide), inputs.dtype)
+
+    def start(self) -> None:
+        """Forgets what was summed up."""
+        for total in (self.mean_sum, self.variance_sum, self.seen):
+            total.assign(tf.zeros_like(total))
+
+    def finish(self) -> None:
+        """Takes the averages over the batches as the statistics."""
+        self.moving_mean.assign(self.mean_sum / self.seen)
+        self.moving_variance.assign(self.variance_sum / self.seen)
+
+
+@dataclass
+class _Cut:
+    """One weight of the twin that depends on the plan."""
+
+    variable: tf.Variable
+    latent: np.ndarray
+    deployed: np.ndarray
+    quantizer: Callable[[tf.Tensor], tf.Tensor] | None  # only where its scale depends on what stays
+    axes: list[tuple[int, np.ndarray]]  # axis, channel ids along it
+    state: bytes = b""
+
+    def update(self, alive: np.ndarray) -> None:
+        """Assigns what the weight deploys to when only ``alive`` (bool over channel ids) stays."""
+        masks = [alive[ids] for _, ids in self.axes]
+        state = b"".join(np.packbits(mask).tobytes() for mask in masks)
+        if state == self.state:
+            return
+        self.state = state
+        if self.quantizer is None or all(mask.all() for mask in masks):
+            value = self.deployed
+            for (axis, _), mask in zip(self.axes, masks, strict=True):
+                value = value * mask.reshape([-1 if other == axis else 1 for other in range(value.ndim)])
+        else:
+            index = [np.arange(size) for size in self.latent.shape]
+            for (axis, _), mask in zip(self.axes, masks, strict=True):
+                index[axis] = np.flatnonzero(mask)
+            value = np.zeros_like(self.deployed)
+            value[np.ix_(*index)] = precision.quantize(self.quantizer, self.latent[np.ix_(*index)])
+        self.variable.assign(value.astype(self.deployed.dtype))
+
+
+class _TwinBuilder(Rebuilder):
+    """Rebuilds a model with deployed kernels as plain variables."""
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        super().__init__(graph)
+        self.built: list[tuple[LayerRecord, tf.keras.layers.Layer]] = []
+
+    def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
+        old = record.layer
+        new: tf.keras.layers.Layer
+        if isinstance(old, BatchNorm):
+            new = StatisticsNorm(old)
+        else:
+            new = record.handler.clone(old, old.get_config())
+            for weight in precision.quantized_weights(old):
+                setattr(new, precision.QUANTIZER_OF_WEIGHT[weight], None)
+        self.built.append((record, new))
+        return new
+
+    def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
+        values = deployed_values(record)
+        if isinstance(new, StatisticsNorm):
+            # Its sums start at zero; what renormalisation has beyond a batch norm's weights matters in training only.
+            own = len(new.weights) - 3
+            return values[:own] + [np.zeros(weight.shape, "float32") for weight in new.weights[own:]]
+        return values
+
+
+def deployed_values(record: LayerRecord) -> list[np.ndarray]:
+    """A layer's weights as they are deployed, in the order of ``layer.weights``."""
+    values, index = values_of(record), weight_index(record.layer)
+    for weight, quantizer in precision.quantized_weights(record.layer).items():
+        values[index[weight]] = precision.quantize(quantizer, values[index[weight]])
+    return values
+
+
+def obstacle(graph: ChannelGraph) -> str | None:
+    """Why a model can have no twin, or None if it can."""
+    open_groups = {group.index for group in graph.prunable}
+
+    def prunable(ids: np.ndarray) -> bool:
+        return bool(open_groups & set(np.unique(graph.units(ids)[0]).tolist()))
+
+    for record in graph.records.values():
+        layer = record.layer
+        if record.mixed is not None and prunable(record.mixed.ids):
+            return f"{record.name!r} takes statistics over channels that may go"
+        reader = getattr(layer, "input_quantizer", None)
+        if precision.is_tensor_wide(reader) and "in" in record.roles and prunable(record.roles["in"]):
+            return f"the input quantiser of {record.name!r} takes its scale over channels that may go"
+    return None
+
+
+class EvaluationTwin:
+    """A copy of a model that takes on one plan after another, without a rebuild or a retrace.
+
+    Args:
+        graph: the channel graph of the model, or the model.
+
+    Attributes:
+        model: the twin itself, an uncompiled Keras model. Its layers have the original's names, its
+            kernels the original's shapes.
+
+    Raises:
+        ModelTypeError: no graph model.
+    """
+
+    def __init__(self, graph: ChannelGraph | tf.keras.Model) -> None:
+        self.graph = graph if isinstance(graph, ChannelGraph) else ChannelGraph(graph)
+        self._obstacle = obstacle(self.graph)
+        builder = _TwinBuilder(self.graph)
+        self.model = builder.build()
+        self._norm_of = {record.name: new for record, new in builder.built if isinstance(new, StatisticsNorm)}
+        self._norms = list(self._norm_of.values())
+        self._originals = self.statistics()
+        self._re_estimated = False
+        self._cuts = [cut for record, new in builder.built for cut in _cuts(record, new)]
+        self._forward = tf.function(lambda inputs: self.model(inputs, training=False), reduce_retracing=True)
+        self._collect = tf.function(self._collecting, reduce_retracing=True)
+
+    def set_plan(self, removed: Removed) -> None:
+        """Takes on a plan: group -> slots that go (``plan.removed``). Statistics become the original's again.
+
+        Raises:
+            ModelTypeError: something in the model mixes channels that may go (:func:`obstacle`); then
+                only the empty plan can be taken on.
+        """
+        if self._obstacle and any(removed.values()):
+            raise ModelTypeError(
+                f"Expected a model that an evaluation twin can stand in for. Received: one in which {self._obstacle}. "
+                "Evaluate the slim model instead: tfqprune.prune(model, plan)."
+            )
+        alive = self.graph.alive(dict(removed))
+        for cut in self._cuts:
+            cut.update(alive)
+        if self._re_estimated:
+            for name, (mean, variance) in self._originals.items():
+                self._norm_of[name].moving_mean.assign(mean)
+                self._norm_of[name].moving_variance.assign(variance)
+            self._re_estimated = False
+
+    def statistics(self) -> Statistics:
+        """Mean and variance of each batch norm as they are now, by layer name, over all channels."""
+        return {name: (norm.moving_mean.numpy(), norm.moving_variance.numpy()) for name, norm in self._norm_of.items()}
+
+    def __call__(self, inputs: Any) -> Any:
+        """The outputs for one batch, in inference."""
+        return self._forward(inputs)
+
+    def re_estimate(self, batches: Iterable[Any]) -> None:
+        """Gives the batch norms new statistics: averages of the batches' means and variances.
+
+        As in training, each batch is normalised with its own statistics on its way; everything else
+        (dropout) runs as in inference. Channels that are gone get statistics nobody reads.
+
+        Args:
+            batches: inputs, batch by batch; at least one, of equal size but for the last.
+        """
+        if not self._norms:
+            return
+        for norm in self._norms:
+            norm.start()
+        for inputs in batches:
+            self._collect(inputs)
+        for norm in self._norms:
+            norm.finish()
+        self._re_estimated = True
+
+    def _collecting(self, inputs: Any) -> None:
+        # Runs while the function is traced: the graph holds the collecting branch of every norm.
+        for norm in self._norms:
+            norm.collecting = True
+        try:
+            self.model(inputs, training=False)
+        finally:
+            for norm in self._norms:
+                norm.collecting = False
+
+
+def _cuts(record: LayerRecord, new: tf.keras.layers.Layer) -> list[_Cut]:
+    position_of = weight_index(record.layer)
+    quantizers = {
+        position_of[weight]: quantizer for weight, quantizer in precision.quantized_weights(record.layer).items()
+    }
+    cuts = []
+    values = zip(new.weights, values_of(record), deployed_values(record), axes_of(record), strict=False)
+    for position, (variable, latent, deployed, roles) in enumerate(values):
+        quantizer = quantizers.get(position)
+        wide = precision.is_tensor_wide(quantizer)
+        axes = [(axis, record.roles[role]) for axis, role in enumerate(roles) if role and (role in CONSUMED or wide)]
+        if axes:
+            cuts.append(_Cut(variable, latent, deployed, quantizer if wide else None, axes))
+    return cuts
