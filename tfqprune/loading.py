@@ -10,6 +10,8 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +22,7 @@ from tfqprune.errors import ModelLoadError
 # Modules whose classes Keras may look up by name. "builtins" is how Keras writes the names of its own functions.
 _KNOWN_MODULES = ("keras", "tf_keras", "larq", "tfqprune")
 # Namespaces of TensorFlow operators that only compute (a TFOpLambda layer names its operator as tf.<this>).
-_COMPUTING = {"__operators__", "bitwise", "image", "linalg", "math", "nn", "quantization", "signal", "sparse", "strings"}
-    ["__operators__", "math", "nn", "linalg", "image", "signal", "bitwise", "sparse", "strings", "quantization"]
-)
+_COMPUTING = {"__operators__", "bitwise", "image", "linalg", "math", "nn", "quantization", "signal", "strings"}
 _NOT_COMPUTING = {"py_function", "numpy_function", "load_library", "load_op_library", "print", "function", "eval"}
 _FILE_OPERATORS = {"WriteFile", "ReadFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
 _HOW = "Expected a Keras model: a .keras or .h5 file, or the folder of a SavedModel."
@@ -53,8 +53,7 @@ def load_model(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
     import tensorflow as tf
 
     try:
-        # Keras has its own, narrower lock on Lambda layers; what is here has been judged above.
-        loaded = tf.keras.models.load_model(str(path), compile=False, safe_mode=not trust)
+        loaded = _load(path, form, trust)
     except Exception as error:
         raise ModelLoadError(
             f"Expected a model whose layers are those of Keras and larq. Received: '{path}', which Keras cannot load: "
@@ -63,6 +62,24 @@ def load_model(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
     if not isinstance(loaded, tf.keras.Model):
         raise ModelLoadError(f"{_HOW} Received: '{path}', a SavedModel that Keras did not write.")
     return loaded
+
+
+def _load(path: Path, form: str, trust: bool) -> Any:
+    """What Keras makes of a file, whatever the file is called (Keras goes by the name)."""
+    import tensorflow as tf
+
+    if form == "h5":
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            return tf.keras.models.load_model(file, compile=False)
+    if form == "savedmodel":
+        return tf.keras.models.load_model(str(path), compile=False)
+    with tempfile.TemporaryDirectory() as folder:
+        if path.suffix != ".keras":
+            path = Path(shutil.copyfile(path, Path(folder) / "model.keras"))
+        # Keras has a lock of its own on Lambda layers, narrower than ours.
+        return tf.keras.models.load_model(str(path), compile=False, safe_mode=not trust)
 
 
 def _known_classes() -> None:

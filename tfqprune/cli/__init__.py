@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tfqprune.cli.app import app, main
+from tfqprune.cli.frame import app, main
 
 __all__ = ["app", "main"]

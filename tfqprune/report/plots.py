@@ -83,7 +83,7 @@ def png(figure: Figure) -> bytes:
 def _figure(height: float) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, height))
+    figure = Figure(figsize=(5.6, height))
     return figure, figure.subplots()
 
 
@@ -103,7 +103,7 @@ def _bars(axes: Any, labels: Sequence[str], series: dict[str, list[float]], colo
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     if len(series) > 1:
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(series)))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(series)))
 
 
 def _ratios(groups: Sequence[GroupRow], pruned: Sequence[str]) -> Figure:
@@ -163,7 +163,7 @@ def _trials(trials: Sequence[TrialRow], budget: float | None) -> Figure:
     axes.set_axisbelow(True)
     axes.set_xlabel("size at deployed precision (KiB)")
     axes.set_ylabel("validation accuracy (%)")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 

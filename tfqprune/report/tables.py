@@ -14,19 +14,18 @@ from tfqprune.report.model import NetworkReport
 
 
 def comparison_table(network: NetworkReport) -> Table:
-    """The variants of a network side by side, each value with its change against the first variant."""
+    """The variants of a network side by side, one column each, every value with its change against the first."""
     first = network.variants[0]
-    columns = words.columns(network.variants)
     table = Table(title=escape(network.name), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("variant")
-    for column in columns:
-        table.add_column(column.title, justify="right")
+    table.add_column()
     for row in network.variants:
+        table.add_column(escape(row.name), justify="right")
+    for column in words.columns(network.variants):
         cells = []
-        for column in columns:
+        for row in network.variants:
             value, change = column.cell(row, first)
-            cells.append(f"{value}\n[dim]{change}[/dim]" if change else value)
-        table.add_row(escape(row.name), *cells)
+            cells.append(f"{value} [dim]({change})[/dim]" if change else value)
+        table.add_row(column.title, *cells)
     return table
 
 

@@ -66,17 +66,21 @@ class Column:
         field: of ``VariantRow``.
         text: how its value is written.
         points: whether a change is given in percentage points.
+        compare: whether a change against the first variant says anything.
     """
 
     title: str
     field: str
     text: Callable[[float | None], str]
     points: bool = False
+    compare: bool = True
 
     def cell(self, row: VariantRow, first: VariantRow) -> tuple[str, str]:
         """The value as text, and its change against the first variant (empty for the first itself)."""
         value = getattr(row, self.field)
-        return self.text(value), "" if row is first else change(value, getattr(first, self.field), points=self.points)
+        if row is first or not self.compare:
+            return self.text(value), ""
+        return self.text(value), change(value, getattr(first, self.field), points=self.points)
 
 
 COLUMNS = (
@@ -88,7 +92,7 @@ COLUMNS = (
     Column(".tflite", "tflite_bytes", size),
     Column("Peak RAM", "ram_bytes", size),
     Column("Latency", "latency_ms", milliseconds),
-    Column("Agreement", "agreement", percent, points=True),
+    Column("Agreement", "agreement", percent, compare=False),
     Column("File accuracy", "tflite_accuracy", percent, points=True),
 )
 
