@@ -16,7 +16,7 @@ def sizes(model: tf.keras.Model) -> dict[frozenset[str], int]:
 
 
 def test_plain_network() -> None:
-    """conv a(8) -> conv b(6) -> flatten (4*4*6 = 96) -> dense c(5) -> dense d(2): one group a layer, the last frozen."""
+    """conv a(8) -> conv b(6) -> flatten (4*4*6 = 96) -> dense c(5) -> dense d(2): a group a layer, d frozen."""
     model = tf.keras.Sequential(
         [
             K.Input((8, 8, 1)),

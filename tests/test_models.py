@@ -51,7 +51,7 @@ def test_refused(make, message: str) -> None:
 def test_zero_size_layers() -> None:
     inputs = K.Input((4,))
     model = tf.keras.Model(inputs, K.Dense(2)(K.Dense(0, name="empty")(inputs)))
-    with pytest.raises(ModelTypeError, match="'empty', whose weight .* has shape \\(4, 0\\)"):
+    with pytest.raises(ModelTypeError, match=r"'empty', whose weight .* has shape \(4, 0\)"):
         tq.ChannelGraph(model)
 
 

@@ -207,9 +207,10 @@ def _folded(layer: tf.keras.layers.BatchNormalization) -> set[str]:
 def cost(model: tf.keras.Model, plan: PruningPlan | None = None) -> Cost:
     """Parameters, MACs, BOPs and memory of a model, per layer and in total.
 
-    Agrees with ``larq.models.summary`` where that counts. It differs where larq has no count or a
-    wrong one: transposed and 3-D convolutions are counted here, channels-first models too, and
-    half-precision weights have 16 bits.
+    Agrees with ``larq.models.summary``, and 2 x MACs with the FLOPs that TensorFlow's profiler
+    counts for kernels (it adds biases and pooling). It differs from larq in a transposed convolution
+    (each input pixel meets the kernel once; larq counts output pixels), a layer called several times
+    (counted each time), channels-first and 3-D layers, and half-precision weights (16 bits).
 
     Args:
         model: a functional or sequential tf_keras model with a fixed input size.
