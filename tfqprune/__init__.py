@@ -16,14 +16,22 @@ select_legacy_keras()
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tfqprune.allocation import Allocator, RatioTuner, UniformAllocator, register_allocator
+    from tfqprune.allocation import (
+        Allocator,
+        RatioTuner,
+        SensitivityAllocator,
+        SensitivityCurves,
+        UniformAllocator,
+        register_allocator,
+    )
     from tfqprune.budget import Budget
     from tfqprune.channels import ChannelGraph, ChannelGroup
     from tfqprune.costs import Cost, cost
-    from tfqprune.criteria import Criterion, FilterCriterion, criterion_names, register_criterion
+    from tfqprune.criteria import Criterion, FilterCriterion, FlipFrequencyCallback, criterion_names, register_criterion
     from tfqprune.layers import LayerHandler, register_handler
     from tfqprune.masking import mask
     from tfqprune.plan import PruningPlan
+    from tfqprune.recovery import distill, finetune, reestimate_batch_norms
     from tfqprune.scoring import make_plan, score
     from tfqprune.slim import prune
 
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Allocator": "tfqprune.allocation",
     "RatioTuner": "tfqprune.allocation",
+    "SensitivityAllocator": "tfqprune.allocation",
+    "SensitivityCurves": "tfqprune.allocation",
     "UniformAllocator": "tfqprune.allocation",
     "register_allocator": "tfqprune.allocation",
     "Budget": "tfqprune.budget",
@@ -40,12 +50,16 @@ _HOMES = {
     "cost": "tfqprune.costs",
     "Criterion": "tfqprune.criteria",
     "FilterCriterion": "tfqprune.criteria",
+    "FlipFrequencyCallback": "tfqprune.criteria",
     "criterion_names": "tfqprune.criteria",
     "register_criterion": "tfqprune.criteria",
     "LayerHandler": "tfqprune.layers",
     "register_handler": "tfqprune.layers",
     "mask": "tfqprune.masking",
     "PruningPlan": "tfqprune.plan",
+    "distill": "tfqprune.recovery",
+    "finetune": "tfqprune.recovery",
+    "reestimate_batch_norms": "tfqprune.recovery",
     "make_plan": "tfqprune.scoring",
     "score": "tfqprune.scoring",
     "prune": "tfqprune.slim",
@@ -59,16 +73,22 @@ __all__ = [
     "Cost",
     "Criterion",
     "FilterCriterion",
+    "FlipFrequencyCallback",
     "LayerHandler",
     "PruningPlan",
     "RatioTuner",
+    "SensitivityAllocator",
+    "SensitivityCurves",
     "UniformAllocator",
     "__version__",
     "cost",
     "criterion_names",
+    "distill",
+    "finetune",
     "make_plan",
     "mask",
     "prune",
+    "reestimate_batch_norms",
     "register_allocator",
     "register_criterion",
     "register_handler",

@@ -1,0 +1,129 @@
+"""Batch norms after a cut: their statistics taken anew, all other weights untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune.errors import DataError
+from tfqprune.models import check_model
+from tfqprune.progress import track
+from tfqprune.samples import take_samples
+
+
+@dataclass
+class _Moments:
+    """Running mean and variance over rows seen so far, float64 ``[channels]``."""
+
+    count: int = 0
+    mean: Any = 0.0
+    squares: Any = 0.0  # sum of squared deviations from the mean
+
+    def add(self, count: int, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Takes in a batch, by the formula of Chan et al. for joining two sets of data."""
+        total = self.count + count
+        delta = mean - self.mean
+        self.squares = self.squares + variance * count + delta**2 * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+
+def reestimate_batch_norms(
+    model: tf.keras.Model, data: Any, batches: int | None = 32, *, batch_size: int = 128
+) -> tf.keras.Model:
+    """Takes the statistics of all batch norms anew, from the data, in place.
+
+    Each batch passes the model with the batch norms on the batch's own statistics and every other layer in inference
+    mode (no dropout). A norm's new mean and variance are those of all rows it saw, over all batches: the exact mean and
+    population variance, not a moving average. No other weight changes, and nothing changes if an error occurs. Frozen
+    batch norms (``trainable=False``) are re-estimated, too.
+
+    Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, call this PreciseBN.
+
+    Args:
+        model: a functional or sequential tf_keras model; slim, masked or dense.
+        data: an array ``[samples, ...]``, a pair (x, y) whose y is ignored, a list or mapping of arrays for several
+            inputs, an object with ``x`` and ``y``, or a tf.data.Dataset.
+        batches: at most so many batches are used; None: all there are (not for endless data sets).
+        batch_size: samples in a batch; a batched data set is cut anew.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ModelTypeError: no graph model.
+        DataError: data that does not fit, too small a number, or statistics that are not finite.
+    """
+    check_model(model)
+    for name, value in (("batches", batches), ("batch_size", batch_size)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise DataError(f"Expected {name} to be a whole number of at least 1. Received: {value!r}.")
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    count = 2**31 if batches is None else batches * batch_size
+    if (
+        batches is None
+        and isinstance(data, tf.data.Dataset)
+        and int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
+    ):
+        raise DataError("Expected a number of batches for an endless data set. Received: batches=None.")
+    samples = take_samples(model, data, count)
+    if not layers:
+        return model
+    structure = model._nested_inputs if hasattr(model, "_nested_inputs") else model.inputs
+    moments = {id(layer): _Moments() for layer in layers}
+    with _own_statistics(layers, moments):
+        steps = track(samples.batches(batch_size), "batch norms", -(-len(samples) // batch_size))
+        for inputs, _ in steps:
+            model(tf.nest.pack_sequence_as(structure, inputs), training=False)
+    pairs = []
+    for layer in layers:
+        found = moments[id(layer)]
+        if not found.count:
+            continue
+        variance = found.squares / found.count
+        if not (np.isfinite(found.mean).all() and np.isfinite(variance).all()):
+            raise DataError(
+                f"Expected finite activations. Received: NaN or infinity at batch norm {layer.name!r}. "
+                "Look at the model's weights and the range of the data."
+            )
+        pairs += [(layer.moving_mean, found.mean), (layer.moving_variance, variance)]
+    tf.keras.backend.batch_set_value(
+        [(variable, np.asarray(value, np.float32).reshape(variable.shape)) for variable, value in pairs]
+    )
+    return model
+
+
+@contextmanager
+def _own_statistics(layers: list[Any], moments: dict[int, _Moments]) -> Iterator[None]:
+    """Lets batch norms use and record each batch's statistics, whatever mode the model runs in."""
+    for layer in layers:
+        layer.__dict__["call"] = _recorder(layer, moments[id(layer)])
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.__dict__["call"]
+
+
+def _recorder(layer: Any, moments: _Moments) -> Any:
+    """A batch norm's ``call`` on the batch's own statistics."""
+
+    def call(inputs: tf.Tensor, training: Any = None, mask: Any = None) -> tf.Tensor:
+        values = tf.cast(inputs, tf.float32)
+        axes = [axis % values.shape.rank for axis in tf.nest.flatten(layer.axis)]
+        others = [axis for axis in range(values.shape.rank) if axis not in axes]
+        rows = int(np.prod([values.shape[axis] for axis in others]))
+        shape = [size if axis in axes else 1 for axis, size in enumerate(values.shape)]
+        scale = None if layer.gamma is None else tf.reshape(tf.cast(layer.gamma, tf.float32), shape)
+        offset = None if layer.beta is None else tf.reshape(tf.cast(layer.beta, tf.float32), shape)
+        mean, variance = tf.nn.moments(values, others, keepdims=True)
+        moments.add(rows, *(np.ravel(value).astype(np.float64) for value in (mean, variance)))
+        result = tf.nn.batch_normalization(values, mean, variance, offset, scale, layer.epsilon)
+        return tf.cast(result, inputs.dtype)
+
+    return call

@@ -1,0 +1,232 @@
+"""Knowledge distillation: a slim student learns what the dense teacher answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfqprune.errors import DataError, ModelTypeError
+from tfqprune.losses import is_probabilities
+from tfqprune.models import check_model
+from tfqprune.recovery.training import choose_loss, clip_latent, cosine, default_metrics, fresh_optimizer, prepare
+
+_TINY = 1e-7  # smallest probability whose logarithm is taken
+
+
+def distill(
+    student: tf.keras.Model,
+    teacher: tf.keras.Model,
+    train: Any,
+    validation: Any = None,
+    epochs: int = 1,
+    *,
+    temperature: float = 4.0,
+    alpha: float = 0.9,
+    features: Sequence[str | tuple[str, str]] = (),
+    feature_weight: float = 1.0,
+    learning_rate: float = 1e-3,
+    batch_size: int = 128,
+    optimizer: Any = "adam",
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    verbose: int = 0,
+) -> tf.keras.callbacks.History:
+    """Trains a student on the teacher's answers and on the labels, in place.
+
+    Loss = alpha T^2 KL(softmax(t / T) || softmax(s / T)) + (1 - alpha) task + feature_weight mean |A_s - A_t|^2 with
+    the logits t and s (Hinton et al., arXiv 1503.02531). For models that end in a softmax the logarithms of the
+    probabilities serve as logits, which is the same. A is the attention map of a layer's output: the sum of squares
+    over its channels, flattened and divided by its norm (Zagoruyko and Komodakis, arXiv 1612.03928), so that teacher
+    and student may have different numbers of channels.
+
+    Args:
+        student: a functional or sequential tf_keras model with one output.
+        teacher: one with an output of the same shape; it runs in inference mode and stays as it is.
+        train: see :func:`finetune`.
+        validation: see :func:`finetune`.
+        epochs: passes over the data.
+        temperature: T, above 0.
+        alpha: share of the teacher's answers, from 0 to 1.
+        features: names of layers whose outputs are compared as well; or pairs (student layer, teacher layer).
+        feature_weight: weight of that comparison.
+        learning_rate: of the first step; it falls to 0 along half a cosine.
+        batch_size: for arrays.
+        optimizer: see :func:`finetune`; always new.
+        loss: the task's loss.
+        metrics: metrics of the student.
+        callbacks: Keras callbacks; ``self.model`` is the distiller, ``self.model.student`` the student.
+        verbose: as for ``fit``.
+
+    Returns:
+        The history of ``fit``: the task's ``loss``, the ``distillation`` divergence, the ``total`` that is minimised, and
+        the student's metrics.
+
+    Raises:
+        ModelTypeError: no graph models, several outputs, or outputs of different shapes.
+        DataError: data that does not fit, unknown layers, layers of different spatial size, numbers that make no sense.
+    """
+    check_model(student)
+    check_model(teacher)
+    for model in (student, teacher):
+        if len(model.outputs) != 1:
+            raise ModelTypeError(
+                f"Expected models with one output. Received: {model.name!r} with {len(model.outputs)}."
+            )
+    if tuple(student.output_shape) != tuple(teacher.output_shape):
+        raise ModelTypeError(
+            f"Expected outputs of the same shape. Received: student {student.output_shape}, teacher "
+            f"{teacher.output_shape}."
+        )
+    _check_number("temperature", temperature, 1e-6, 1e6)
+    _check_number("alpha", alpha, 0.0, 1.0)
+    _check_number("feature_weight", feature_weight, 0.0, 1e9)
+    pairs = [(entry, entry) if isinstance(entry, str) else tuple(entry) for entry in features]
+    data = prepare(student, train, batch_size, "train")
+    held_out = None if validation is None else prepare(student, validation, batch_size, "validation", shuffle=False)
+    chosen = choose_loss(student, data, loss)
+    inputs = tf.nest.pack_sequence_as(student._nested_inputs, [tf.constant(array) for array in data.example.inputs])
+    distiller = Distiller(
+        _with_features(student, [own for own, _ in pairs]),
+        _with_features(teacher, [other for _, other in pairs]),
+        temperature=temperature,
+        alpha=alpha,
+        feature_weight=feature_weight,
+        probabilities=tuple(is_probabilities(tf.cast(model(inputs), tf.float32)) for model in (student, teacher)),
+    )
+    for (own, other), mine, theirs in zip(pairs, distiller.own(inputs)[1:], distiller.taught(inputs)[1:], strict=True):
+        if mine.shape[1:-1] != theirs.shape[1:-1]:
+            raise DataError(
+                f"Expected features of the same size apart from channels. Received: student {own!r} {mine.shape[1:]}, "
+                f"teacher {other!r} {theirs.shape[1:]}."
+            )
+    distiller.student = student
+    distiller.compile(
+        optimizer=fresh_optimizer(optimizer, cosine(learning_rate, data.steps, epochs)),
+        loss=chosen,
+        metrics=default_metrics(chosen) if metrics is None else list(metrics),
+    )
+    clip_latent(student)
+    return distiller.fit(
+        data.dataset,
+        validation_data=None if held_out is None else held_out.dataset,
+        epochs=epochs,
+        callbacks=list(callbacks),
+        verbose=verbose,
+    )
+
+
+class Distiller(tf.keras.Model):
+    """A student and its teacher, trained by ``fit``; only the student has weights to train.
+
+    Args:
+        own: the student; gives its output, then its features.
+        taught: the teacher; the same.
+        temperature: T.
+        alpha: share of the teacher's answers.
+        feature_weight: weight of the attention maps.
+        probabilities: whether student and teacher give probabilities (else logits).
+    """
+
+    def __init__(
+        self,
+        own: tf.keras.Model,
+        taught: tf.keras.Model,
+        *,
+        temperature: float,
+        alpha: float,
+        feature_weight: float,
+        probabilities: tuple[bool, ...],
+    ) -> None:
+        super().__init__()
+        self.own, self.taught = own, taught
+        self.temperature, self.alpha, self.feature_weight = float(temperature), float(alpha), float(feature_weight)
+        self.probabilities = probabilities
+        self.parts = {name: tf.keras.metrics.Mean(name) for name in ("total", "distillation")}
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        return list(self.own.trainable_variables)
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        return list(self.own.trainable_weights)
+
+    def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
+        return self.own(inputs, training=training)[0]
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        x, y, weight = tf.keras.utils.unpack_x_y_sample_weight(data)
+        theirs = self.taught(x, training=False)
+        with tf.GradientTape() as tape:
+            mine = self.own(x, training=True)
+            task = self.compiled_loss(y, mine[0], weight, regularization_losses=self.own.losses)
+            taught = divergence(self.logits(theirs[0], 1), self.logits(mine[0], 0), self.temperature)
+            total = self.alpha * taught + (1 - self.alpha) * task
+            if len(mine) > 1:
+                parts = [
+                    tf.reduce_mean(tf.square(attention(own) - attention(other)))
+                    for own, other in zip(mine[1:], theirs[1:], strict=True)
+                ]
+                total += self.feature_weight * tf.add_n(parts) / len(parts)
+        variables = self.own.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
+        self.compiled_metrics.update_state(y, mine[0], weight)
+        self.parts["total"].update_state(total)
+        self.parts["distillation"].update_state(taught)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        x, y, weight = tf.keras.utils.unpack_x_y_sample_weight(data)
+        output = self.own(x, training=False)[0]
+        self.compiled_loss(y, output, weight)
+        self.compiled_metrics.update_state(y, output, weight)
+        return {metric.name: metric.result() for metric in self.metrics if metric.name not in self.parts}
+
+    def logits(self, output: tf.Tensor, which: int) -> tf.Tensor:
+        """Logits of the student (0) or teacher (1), up to a constant."""
+        output = tf.cast(output, tf.float32)
+        return tf.math.log(tf.maximum(output, _TINY)) if self.probabilities[which] else output
+
+
+def divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over samples.
+
+    Args:
+        teacher: logits ``[samples, classes]``.
+        student: logits ``[samples, classes]``.
+        temperature: T.
+    """
+    target = tf.nn.log_softmax(teacher / temperature)
+    answer = tf.nn.log_softmax(student / temperature)
+    each = tf.reduce_sum(tf.exp(target) * (target - answer), axis=-1)
+    return temperature**2 * tf.reduce_mean(each)
+
+
+def attention(features: tf.Tensor) -> tf.Tensor:
+    """Sum of squares over the channels, flattened to ``[samples, positions]``, divided by its norm."""
+    values = tf.reduce_sum(tf.square(tf.cast(features, tf.float32)), axis=-1)
+    return tf.math.l2_normalize(tf.reshape(values, [tf.shape(values)[0], -1]), axis=-1)
+
+
+def _with_features(model: tf.keras.Model, names: list[str]) -> tf.keras.Model:
+    """The model with the outputs of some layers behind its own output."""
+    known = {layer.name: layer for layer in model.layers}
+    for name in names:
+        if name not in known:
+            raise DataError(
+                f"Expected features to name layers. Received: {name!r}, which {model.name!r} does not have."
+            )
+        if len(known[name].output_shape) < 3:
+            raise DataError(
+                f"Expected features of layers with positions and channels. Received: {name!r} with output shape "
+                f"{known[name].output_shape}."
+            )
+    return tf.keras.Model(model.inputs, [model.outputs[0], *(known[name].output for name in names)])
+
+
+def _check_number(name: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise DataError(f"Expected {name} to be a number from {low:g} to {high:g}. Received: {value!r}.")

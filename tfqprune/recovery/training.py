@@ -1,0 +1,207 @@
+"""Fine-tuning after a cut: a fresh optimiser on a cosine schedule, latent weights clipped first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune.errors import DataError
+from tfqprune.losses import infer_loss
+from tfqprune.models import check_model
+from tfqprune.samples import Samples, take_samples
+
+
+def finetune(
+    model: tf.keras.Model,
+    train: Any,
+    validation: Any = None,
+    epochs: int = 1,
+    *,
+    learning_rate: float = 1e-3,
+    batch_size: int = 128,
+    optimizer: Any = "adam",
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    verbose: int = 0,
+) -> tf.keras.callbacks.History:
+    """Trains a model further, in place.
+
+    The learning rate falls from ``learning_rate`` to 0 along half a cosine over all steps (Loshchilov and Hutter, SGDR,
+    arXiv 1608.03983, without restarts). The optimiser is always new: momenta of the model before the cut belong to
+    other shapes and another loss surface. Latent weights are clipped to what their constraints allow before the first
+    step: values far outside would not move for long.
+
+    Args:
+        model: a functional or sequential tf_keras model; it is compiled anew.
+        train: a pair (x, y), an object with ``x`` and ``y`` (``tfqprune.data.Split``), or a tf.data.Dataset of batches.
+        validation: the same, or None.
+        epochs: passes over the data, at least 1.
+        learning_rate: of the first step.
+        batch_size: for arrays.
+        optimizer: a Keras optimiser's name, class, or an instance, of which a fresh copy is made with the schedule as
+            its learning rate.
+        loss: a Keras loss; by default the model's compiled one, else cross-entropy or squared error, by the labels.
+        metrics: Keras metrics; by default accuracy where the loss is a cross-entropy.
+        callbacks: Keras callbacks.
+        verbose: as for ``fit``.
+
+    Returns:
+        The history of ``fit``.
+
+    Raises:
+        ModelTypeError: no graph model.
+        DataError: data without labels, that does not fit, or is endless; numbers that make no sense.
+    """
+    check_model(model)
+    data = prepare(model, train, batch_size, "train")
+    held_out = None if validation is None else prepare(model, validation, batch_size, "validation", shuffle=False)
+    chosen = choose_loss(model, data, loss)
+    model.compile(
+        optimizer=fresh_optimizer(optimizer, cosine(learning_rate, data.steps, epochs)),
+        loss=chosen,
+        metrics=default_metrics(chosen) if metrics is None else list(metrics),
+    )
+    clip_latent(model)
+    return model.fit(
+        data.dataset,
+        validation_data=None if held_out is None else held_out.dataset,
+        epochs=epochs,
+        callbacks=list(callbacks),
+        verbose=verbose,
+    )
+
+
+def clip_latent(model: tf.keras.Model) -> int:
+    """Applies each trainable weight's constraint once, as after a training step.
+
+    Args:
+        model: any tf_keras model; changed in place.
+
+    Returns:
+        How many values moved.
+    """
+    moved, pairs = 0, []
+    for variable in model.trainable_variables:
+        constraint = getattr(variable, "constraint", None)
+        if constraint is not None:
+            latent = getattr(variable, "latent_variable", variable)
+            before = np.asarray(tf.keras.backend.get_value(latent))
+            after = np.asarray(constraint(tf.constant(before)))
+            if not np.array_equal(before, after):
+                moved += int(np.count_nonzero(before != after))
+                pairs.append((latent, after))
+    tf.keras.backend.batch_set_value(pairs)
+    return moved
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Batches to train on.
+
+    Attributes:
+        dataset: of (inputs, labels), batched.
+        steps: batches in one epoch.
+        example: a few samples.
+    """
+
+    dataset: tf.data.Dataset
+    steps: int
+    example: Samples
+
+
+def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffle: bool = True) -> TrainingData:
+    """Batches from arrays or a data set, checked against the model.
+
+    Raises:
+        DataError: no labels, data that does not fit, an endless data set, a batch size below 1.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise DataError(f"Expected batch_size to be a whole number of at least 1. Received: {batch_size!r}.")
+    if isinstance(data, tf.data.Dataset):
+        example = _with_labels(take_samples(model, data, 32), what)
+        steps = int(data.cardinality())
+        if steps == tf.data.INFINITE_CARDINALITY:
+            raise DataError(f"Expected {what} data that ends. Received: an endless data set; bound it with .take(n).")
+        if steps == tf.data.UNKNOWN_CARDINALITY:
+            steps = int(data.reduce(np.int64(0), lambda count, *_: count + 1))
+        return TrainingData(data, steps, example)
+    samples = _with_labels(take_samples(model, data, 2**31), what)
+    assert samples.labels is not None
+    inputs = tf.nest.pack_sequence_as(model._nested_inputs, samples.inputs)
+    labels = tf.nest.pack_sequence_as(model._nested_outputs, samples.labels)
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, labels))
+    if shuffle:
+        dataset = dataset.shuffle(len(samples), seed=0)
+    dataset = dataset.batch(int(batch_size)).prefetch(tf.data.AUTOTUNE)
+    example = Samples([array[:32] for array in samples.inputs], [array[:32] for array in samples.labels])
+    return TrainingData(dataset, -(-len(samples) // int(batch_size)), example)
+
+
+def _with_labels(samples: Samples, what: str) -> Samples:
+    if samples.labels is None:
+        raise DataError(f"Expected {what} data with labels, as (x, y). Received: inputs alone.")
+    return samples
+
+
+def choose_loss(model: tf.keras.Model, data: TrainingData, loss: Any) -> Any:
+    """The loss given, else the compiled one, else the one that goes with labels and outputs."""
+    if loss is not None:
+        return loss
+    if getattr(model, "loss", None) is not None:
+        return model.loss
+    assert data.example.labels is not None
+    if len(model.outputs) > 1:
+        raise DataError(f"Expected a loss for a model of {len(model.outputs)} outputs. Received: loss=None.")
+    inputs = tf.nest.pack_sequence_as(model._nested_inputs, [tf.constant(array) for array in data.example.inputs])
+    output = tf.cast(tf.nest.flatten(model(inputs, training=False))[0], tf.float32)
+    try:
+        return infer_loss(tf.constant(data.example.labels[0]), output)
+    except ValueError as error:
+        raise DataError(
+            f"No loss follows from labels of shape {data.example.labels[0].shape} and outputs of shape "
+            f"{tuple(output.shape)}: {error}"
+        ) from error
+
+
+def default_metrics(loss: Any) -> list[Any]:
+    """Accuracy where the loss is a cross-entropy, else nothing."""
+    name = loss if isinstance(loss, str) else type(loss).__name__
+    return ["accuracy"] if "crossentropy" in name.lower().replace("_", "") else []
+
+
+def cosine(learning_rate: float, steps: int, epochs: int) -> tf.keras.optimizers.schedules.LearningRateSchedule:
+    """From ``learning_rate`` to 0 along half a cosine over all steps of all epochs.
+
+    Raises:
+        DataError: a learning rate that is not above 0, or epochs below 1.
+    """
+    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 1:
+        raise DataError(f"Expected epochs to be a whole number of at least 1. Received: {epochs!r}.")
+    if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate < 1e6:
+        raise DataError(f"Expected learning_rate to be a number above 0. Received: {learning_rate!r}.")
+    return tf.keras.optimizers.schedules.CosineDecay(float(learning_rate), decay_steps=max(steps * int(epochs), 1))
+
+
+def fresh_optimizer(optimizer: Any, schedule: Any) -> tf.keras.optimizers.Optimizer:
+    """A new optimiser with a schedule as its learning rate, whatever state the one given has.
+
+    Raises:
+        DataError: no optimiser of Keras.
+    """
+    try:
+        if isinstance(optimizer, type):
+            return optimizer(learning_rate=schedule)
+        made = tf.keras.optimizers.get(optimizer)
+        config = {key: value for key, value in made.get_config().items() if key != "is_legacy_optimizer"}
+        if "learning_rate" not in config:
+            raise ValueError("it has no learning rate of its own")
+        return type(made).from_config({**config, "learning_rate": schedule})
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"Expected a Keras optimiser: its name, class or an instance. Received: {optimizer!r} ({error})."
+        ) from error
