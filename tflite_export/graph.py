@@ -114,6 +114,11 @@ class Graph:
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
 
+    def set_version(self, operator: Any, builtin: int, version: int) -> None:
+        """Raises the version of an operator to at least ``version``."""
+        if int(self.model.operatorCodes[operator.opcodeIndex].version) < version:
+            operator.opcodeIndex = self.operator_code(builtin, version)
+
     def new_operator(
         self, builtin: int, inputs: Sequence[int], outputs: Sequence[int], options: Any = None, version: int = 1,
         custom: str | None = None,

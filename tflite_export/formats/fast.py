@@ -1,0 +1,76 @@
+"""``fast``: 8 bits stored, integer sums in XNNPACK's kernels, float in between. Any topology, stock LiteRT.
+
+The sums of quantised layers are exact (see :mod:`tflite_export.dynamic`). Kernels whose input is real-valued, or that
+have no such operator (depthwise, transposed), are stored in 8 bits and unfolded to floats when the file is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.codes import Match, match_constants, missing_layers
+from tflite_export.convert import to_litert
+from tflite_export.dynamic import insert_sentinels, levels_of, quantized_constant
+from tflite_export.formats.base import Built, Capability, Format, Request
+from tflite_export.formats.registry import register_format
+from tflite_export.graph import BuiltinOperator, Graph, TensorType
+
+_INTEGER_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
+
+
+class Fast(Format):
+    """8-bit storage and integer sums."""
+
+    name = "fast"
+    summary = "8 bits a weight, exact integer sums at XNNPACK speed, any topology, stock LiteRT"
+    capability = Capability(
+        kernel_bits=frozenset(range(1, 8)),
+        needs_quantised=True,
+        runtime="litert",
+        platforms="every LiteRT platform; fast where XNNPACK runs",
+    )
+
+    def build(self, request: Request) -> Built:
+        model = to_litert(request.model)
+        graph = Graph(model)
+        kernels = list(request.facts.kernels)
+        matches = match_constants(graph, kernels)
+        notes = [f"{name} stays float: not found in the file" for name in missing_layers(kernels, matches)]
+        for match in matches:
+            bits = request.facts.input_bits[match.kernel.layer]
+            for consumer in graph.consumers(match.tensor):
+                if not _as_integers(graph, match, bits, consumer):
+                    _as_floats(graph, match, consumer)
+        return Built(model, notes=tuple(notes))
+
+
+def _as_integers(graph: Graph, match: Match, bits: int, consumer: Any) -> bool:
+    if graph.kind(consumer) not in _INTEGER_KERNELS or int(consumer.inputs[1]) != match.tensor:
+        return False
+    given = int(consumer.inputs[0])
+    if graph.shape(given)[-1] != match.kernel.integers.shape[-1]:  # a grouped convolution has no place for a channel
+        return False
+    producers = {int(i): operator for operator in graph.operators for i in operator.outputs}
+    levels = levels_of(graph, given, bits, producers)
+    if levels is None:
+        return False
+    insert_sentinels(graph, match, levels, consumer)
+    return True
+
+
+def _as_floats(graph: Graph, match: Match, consumer: Any) -> None:
+    """8-bit constant -> DEQUANTIZE, which the interpreter evaluates once."""
+    integers = match.kernel.integers
+    stored = quantized_constant(graph, integers, match.scale, match.kernel.axis)
+    floats = graph.add_tensor(integers.shape, TensorType.FLOAT32)
+    graph.insert(
+        consumer,
+        [graph.new_operator(BuiltinOperator.DEQUANTIZE, [stored], [floats], schema.DequantizeOptionsT(), version=5)],
+    )
+    consumer.inputs = np.where(np.asarray(consumer.inputs) == match.tensor, floats, consumer.inputs).astype(np.int32)
+
+
+register_format(Fast())
