@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tfqprune.criteria import Criterion, FilterCriterion, FlipFrequencyCallback, criterion_names, register_criterion
     from tfqprune.layers import LayerHandler, register_handler
     from tfqprune.masking import mask
+    from tfqprune.pipeline import CompressionResult, compress
     from tfqprune.plan import PruningPlan
     from tfqprune.recovery import distill, finetune, reestimate_batch_norms
     from tfqprune.scoring import make_plan, score
@@ -47,6 +48,8 @@ _HOMES = {
     "ChannelGraph": "tfqprune.channels",
     "ChannelGroup": "tfqprune.channels",
     "Cost": "tfqprune.costs",
+    "CompressionResult": "tfqprune.pipeline",
+    "compress": "tfqprune.pipeline",
     "cost": "tfqprune.costs",
     "Criterion": "tfqprune.criteria",
     "FilterCriterion": "tfqprune.criteria",
@@ -70,6 +73,7 @@ __all__ = [
     "Budget",
     "ChannelGraph",
     "ChannelGroup",
+    "CompressionResult",
     "Cost",
     "Criterion",
     "FilterCriterion",
@@ -81,6 +85,7 @@ __all__ = [
     "SensitivityCurves",
     "UniformAllocator",
     "__version__",
+    "compress",
     "cost",
     "criterion_names",
     "distill",

@@ -30,6 +30,10 @@ class CriterionError(TfqpruneError, ValueError):
     """A criterion is unknown, misses what it needs or returned nonsense."""
 
 
+class EvaluationError(TfqpruneError, ValueError):
+    """What is to judge a model did not return a number."""
+
+
 class OutputError(TfqpruneError, OSError):
     """An output folder or file exists already or cannot be written."""
 

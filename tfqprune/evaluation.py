@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import DataError
+from tfqprune.recovery.training import TrainingData, choose_loss, default_metrics, prepare
+from tfqprune.samples import take_samples
 from tfqprune.slim import SlimBuilder
 from tfqprune.twin import EvaluationTwin, Statistics, obstacle
 
@@ -17,6 +19,8 @@ Removed = Mapping[str, tuple[int, ...]]
 
 #: training samples that batch norms are re-estimated on, unless told otherwise
 CALIBRATION_SAMPLES = 2048
+#: samples in a batch of the re-estimation, as in ``reestimate_batch_norms``
+CALIBRATION_BATCH = 128
 
 
 class PlanEvaluator:
@@ -24,26 +28,27 @@ class PlanEvaluator:
 
     Args:
         graph: the channel graph of the model.
-        validation: (x, y) arrays, anything with ``.x`` and ``.y``, or a batched tf.data.Dataset.
+        validation: a pair (x, y), an object with ``x`` and ``y``, or a tf.data.Dataset of batches; None
+            where only :meth:`model` is asked for.
         calibration: the same, to re-estimate batch norms on (labels are not looked at); None: they
             keep their statistics.
-        calibration_samples: how many samples of it, from its beginning.
-        batch_size: of arrays.
-        loss / metrics: as for ``compile``; None: the model's own if it is compiled, else the
-            cross-entropy that fits its output, and accuracy.
+        calibration_samples: how many samples of it.
+        batch_size: of validation arrays.
+        loss: as for ``compile``; None: the compiled one, else the one that goes with labels and outputs.
+        metrics: as for ``compile``; None: the compiled ones, else accuracy where the loss is a cross-entropy.
 
     Attributes:
         twin: the evaluation twin, or None.
         reason: None, or why there is no twin.
 
     Raises:
-        DataError: no data, or data that is not (inputs, labels).
+        DataError: no data, data without labels or that does not fit the model.
     """
 
     def __init__(
         self,
         graph: ChannelGraph,
-        validation: Any,
+        validation: Any = None,
         calibration: Any = None,
         *,
         calibration_samples: int = CALIBRATION_SAMPLES,
@@ -52,13 +57,17 @@ class PlanEvaluator:
         metrics: Sequence[Any] | None = None,
     ) -> None:
         self.graph = graph
+        model = graph.model
         self._loss, self._metrics = loss, metrics
-        self._validation = as_dataset(validation, batch_size, "validation data")
+        self._validation: TrainingData | None = None
+        if validation is not None:
+            self._validation = prepare(model, validation, batch_size, "validation", shuffle=False)
         self._calibration: list[Any] = []
         if calibration is not None:
+            samples = take_samples(model, calibration, calibration_samples)
             self._calibration = [
-                tf.nest.map_structure(tf.convert_to_tensor, inputs)
-                for inputs in first_inputs(as_dataset(calibration, batch_size, "calibration data"), calibration_samples)
+                tf.nest.pack_sequence_as(model._nested_inputs, inputs)
+                for inputs, _ in samples.batches(CALIBRATION_BATCH)
             ]
         self.reason = obstacle(graph)
         self.twin = None if self.reason else self._compiled(EvaluationTwin(graph))
@@ -69,19 +78,32 @@ class PlanEvaluator:
 
     def evaluate(self, removed: Removed) -> tuple[dict[str, float], Statistics]:
         """The metrics of a plan, and the statistics of the slim model's batch norms that they belong to."""
-        alive = self.graph.alive(dict(removed))
+        if self._validation is None:
+            raise DataError("Expected validation data to evaluate on. Received: none.")
+        twin = self._set(removed)
+        results = twin.model.evaluate(self._validation.dataset, verbose=0, return_dict=True)
+        statistics = twin.statistics()
+        if twin is self.twin:
+            statistics = cut_statistics(self.graph, self.graph.alive(dict(removed)), statistics)
+        return with_accuracy({name: float(value) for name, value in results.items()}), statistics
+
+    def model(self, removed: Removed) -> tf.keras.Model:
+        """A Keras model that computes what the slim model does, batch norms re-estimated.
+
+        It is compiled if the original is, or if there is validation data. It is the evaluation twin,
+        where there is one: the next call changes it.
+        """
+        return self._set(removed).model
+
+    def _set(self, removed: Removed) -> EvaluationTwin:
         if self.twin is not None:
             twin = self.twin
             twin.set_plan(removed)
         else:
-            twin = self._compiled(EvaluationTwin(SlimBuilder(self.graph, alive).build()))
+            twin = self._compiled(EvaluationTwin(SlimBuilder(self.graph, self.graph.alive(dict(removed))).build()))
         if self._calibration:
             twin.re_estimate(self._calibration)
-        results = twin.model.evaluate(self._validation, verbose=0, return_dict=True)
-        statistics = twin.statistics()
-        if twin is self.twin:
-            statistics = cut_statistics(self.graph, alive, statistics)
-        return with_accuracy({name: float(value) for name, value in results.items()}), statistics
+        return twin
 
     def _compiled(self, twin: EvaluationTwin) -> EvaluationTwin:
         compile_like(twin.model, self.graph.model, self._validation, loss=self._loss, metrics=self._metrics)
@@ -117,75 +139,34 @@ def with_accuracy(results: dict[str, float]) -> dict[str, float]:
     return results if "accuracy" in results or not longer else {**results, "accuracy": results[longer[0]]}
 
 
-def as_dataset(data: Any, batch_size: int, what: str) -> tf.data.Dataset:
-    """(inputs, labels) as a batched dataset.
-
-    Raises:
-        DataError: it is something else, or empty.
-    """
-    if isinstance(data, tf.data.Dataset):
-        if not isinstance(data.element_spec, tuple) or len(data.element_spec) < 2:
-            raise DataError(
-                f"Expected {what} that yields (inputs, labels). Received: a dataset of {data.element_spec}."
-            )
-        if data.cardinality() == 0:
-            raise DataError(f"Expected {what} with at least one batch. Received: an empty dataset.")
-        return data
-    if hasattr(data, "x") and hasattr(data, "y"):
-        data = (data.x, data.y)
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise DataError(
-            f"Expected {what} as (x, y) arrays or a batched tf.data.Dataset. Received: {type(data).__name__}."
-        )
-    sizes = {len(part) for part in tf.nest.flatten(tuple(data))}
-    if len(sizes) != 1 or 0 in sizes:
-        raise DataError(
-            f"Expected {what} with as many labels as inputs, at least one. Received: sizes {sorted(sizes)}."
-        )
-    return tf.data.Dataset.from_tensor_slices(tuple(data)).batch(batch_size)
-
-
-def first_inputs(dataset: tf.data.Dataset, samples: int) -> Iterator[Any]:
-    """The inputs of a dataset's first batches, about ``samples`` of them; a short last batch is left out."""
-    seen, size = 0, 0
-    for inputs, *_ in dataset:
-        count = int(tf.nest.flatten(inputs)[0].shape[0])
-        if count < size and seen:
-            break
-        size = max(size, count)
-        yield inputs
-        seen += count
-        if seen >= samples:
-            break
-
-
 def compile_like(
     new: tf.keras.Model,
     model: tf.keras.Model,
-    data: tf.data.Dataset | None,
+    data: TrainingData | None = None,
     *,
-    optimizer: Any = None,
     loss: Any = None,
     metrics: Sequence[Any] | None = None,
 ) -> None:
-    """Compiles a model as another one is compiled, with an optimiser of its own that remembers nothing.
+    """Compiles a model as another one is, with an optimiser and metrics of its own that remember nothing.
+
+    Left as it is where the other one is not compiled and neither ``loss`` nor ``data`` say how.
 
     Args:
         new: the model to compile.
-        model: the one to follow, where ``loss``, ``metrics`` or ``optimizer`` are None.
-        data: what it will be evaluated on; says whether labels are one-hot (None: they are numbers).
-        optimizer: as for ``compile``.
+        model: the one to follow.
+        data: infers a loss where there is none.
         loss: as for ``compile``.
         metrics: as for ``compile``.
     """
     known = dict(getattr(getattr(model, "_compile_config", None), "config", None) or {})
-    arguments = {key: _fresh(known[key]) for key in ("loss_weights", "weighted_metrics") if known.get(key)}
-    new.compile(
-        optimizer=_fresh(optimizer or known.get("optimizer") or "adam"),
-        loss=loss or _fresh(known.get("loss")) or _default_loss(new, data),
-        metrics=_fresh(metrics if metrics is not None else known.get("metrics") or ["accuracy"]),
-        **arguments,
-    )
+    if loss is None and known.get("loss") is None and data is None:
+        return
+    if loss is None:
+        loss = known.get("loss") if data is None else choose_loss(model, data, None)
+    if metrics is None:
+        metrics = known.get("metrics") or default_metrics(loss)
+    further = {key: _fresh(known[key]) for key in ("loss_weights", "weighted_metrics") if known.get(key)}
+    new.compile(optimizer=_fresh(known.get("optimizer") or "adam"), loss=loss, metrics=_fresh(metrics), **further)
 
 
 def _fresh(value: Any) -> Any:
@@ -199,29 +180,3 @@ def _fresh(value: Any) -> Any:
     ):
         return type(value).from_config(value.get_config())
     return value
-
-
-def _default_loss(model: tf.keras.Model, data: tf.data.Dataset | None) -> Any:
-    """The cross-entropy that fits a classifier's output and its labels.
-
-    Raises:
-        DataError: the model has several outputs, so nothing is obvious.
-    """
-    if len(model.outputs) != 1:
-        raise DataError(
-            f"Expected a compiled model, or a loss, for a model with {len(model.outputs)} outputs. Received: neither."
-        )
-    output = model.outputs[0]
-    logits = not _ends_in_probabilities(output._keras_history.layer)
-    if output.shape[-1] == 1:
-        return tf.keras.losses.BinaryCrossentropy(from_logits=logits)
-    labels = None if data is None else data.element_spec[1].shape
-    if labels is not None and labels.rank == output.shape.rank and labels[-1] == output.shape[-1]:
-        return tf.keras.losses.CategoricalCrossentropy(from_logits=logits)
-    return tf.keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
-
-
-def _ends_in_probabilities(layer: tf.keras.layers.Layer) -> bool:
-    if isinstance(layer, tf.keras.layers.Softmax):
-        return True
-    return getattr(layer, "activation", None) in (tf.keras.activations.softmax, tf.keras.activations.sigmoid)

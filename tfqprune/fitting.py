@@ -78,6 +78,7 @@ class Fitter:
         self.graph = graph
         self.budget = budget
         self.align = int(align)
+        self.scores = dict(scores)
         self.meter = Meter(graph, budget)
         self.limits: Limits = budget.resolve(self.meter.costs({}))
         self.excluded = frozenset(resolve_ratios(graph, dict.fromkeys(_names(exclude), 0.0)))

@@ -8,6 +8,7 @@ computes, to float rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,9 +56,9 @@ class StatisticsNorm(tf.keras.layers.Layer):
         self.beta = self.add_weight(name="beta", initializer="zeros", **weight) if self.center else None
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **weight)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **weight)
-        # Sums come last: the weights before them are a batch norm's own, in its order.
-        self.mean_sum = self.add_weight(name="mean_sum", initializer="zeros", **weight)
-        self.variance_sum = self.add_weight(name="variance_sum", initializer="zeros", **weight)
+        # These come last: the weights before them are a batch norm's own, in its order.
+        self.mean = self.add_weight(name="mean", initializer="zeros", **weight)
+        self.squares = self.add_weight(name="squares", initializer="zeros", **weight)
         self.seen = self.add_weight(name="seen", initializer="zeros", shape=(), dtype=tf.float32)
         super().build(input_shape)
 
@@ -66,9 +67,7 @@ class StatisticsNorm(tf.keras.layers.Layer):
         mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
         if self.collecting:
             mean, variance = tf.nn.moments(values, self.others, keepdims=len(self.axes) > 1)
-            self.mean_sum.assign_add(mean)
-            self.variance_sum.assign_add(variance)
-            self.seen.assign_add(1.0)
+            self._add(tf.cast(tf.size(values), tf.float32) / float(math.prod(self.wide)), mean, variance)
         factor = tf.math.rsqrt(variance + self.epsilon)
         if self.gamma is not None:
             factor *= self.gamma
@@ -77,15 +76,23 @@ class StatisticsNorm(tf.keras.layers.Layer):
             offset += self.beta
         return tf.cast(values * tf.reshape(factor, self.wide) + tf.reshape(offset, self.wide), inputs.dtype)
 
+    def _add(self, count: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Takes in a batch, by the formula of Chan et al. for joining two sets of data."""
+        seen = tf.convert_to_tensor(self.seen)
+        share, delta = count / (seen + count), mean - self.mean
+        self.squares.assign_add(variance * count + delta**2 * seen * share)
+        self.mean.assign_add(delta * share)
+        self.seen.assign_add(count)
+
     def start(self) -> None:
         """Forgets what was summed up."""
-        for total in (self.mean_sum, self.variance_sum, self.seen):
+        for total in (self.mean, self.squares, self.seen):
             total.assign(tf.zeros_like(total))
 
     def finish(self) -> None:
-        """Takes the averages over the batches as the statistics."""
-        self.moving_mean.assign(self.mean_sum / self.seen)
-        self.moving_variance.assign(self.variance_sum / self.seen)
+        """Takes mean and population variance of all that was seen as the statistics."""
+        self.moving_mean.assign(self.mean)
+        self.moving_variance.assign(self.squares / self.seen)
 
 
 @dataclass
@@ -229,13 +236,13 @@ class EvaluationTwin:
         return self._forward(inputs)
 
     def re_estimate(self, batches: Iterable[Any]) -> None:
-        """Gives the batch norms new statistics: averages of the batches' means and variances.
+        """Gives the batch norms new statistics, as ``reestimate_batch_norms`` gives them to a slim model.
 
-        As in training, each batch is normalised with its own statistics on its way; everything else
-        (dropout) runs as in inference. Channels that are gone get statistics nobody reads.
+        Each batch is normalised with its own statistics on its way; everything else (dropout) runs as
+        in inference. Channels that are gone get statistics nobody reads.
 
         Args:
-            batches: inputs, batch by batch; at least one, of equal size but for the last.
+            batches: inputs, batch by batch; at least one.
         """
         if not self._norms:
             return

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial
 
+from tfqprune.allocation.files import write_json
 from tfqprune.allocation.space import RatioSpace
 from tfqprune.allocation.surrogate import Surrogate, propose
 
@@ -150,14 +148,6 @@ def ratios_of(trial: Trial) -> dict[str, float]:
 
 def _values(ratios: Mapping[str, float]) -> dict[str, float]:
     return {PREFIX + name: float(value) for name, value in ratios.items()}
-
-
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Writes JSON in one step: a process that is killed leaves the old file or the new one."""
-    target = Path(path)
-    with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".part", delete=False, encoding="utf-8") as part:
-        json.dump(content, part)
-    os.replace(part.name, target)
 
 
 def as_starts(solutions: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

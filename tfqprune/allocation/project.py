@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
-from tfqprune.allocation.oracle import write_json
-from tfqprune.channels import ChannelGraph
+from tfqprune.allocation.files import write_json
 from tfqprune.errors import OutputError
-from tfqprune.plan import fingerprint
-from tfqprune.rebuild import values_of
 
 _FILE = "project.json"
 _VERSION = 1
@@ -94,38 +86,3 @@ class Project:
 def _plain(value: Any) -> Any:
     """A value as it comes back from JSON."""
     return json.loads(json.dumps(value, default=str))
-
-
-def model_digest(graph: ChannelGraph) -> str:
-    """Changes with the structure of a model and with every one of its weights."""
-    digest = hashlib.sha256(json.dumps(fingerprint(graph), sort_keys=True).encode())
-    for name, record in graph.records.items():
-        digest.update(name.encode())
-        for value in values_of(record):
-            digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def scores_digest(scores: Mapping[str, np.ndarray]) -> str:
-    """Changes with the order that scores give the units of any group."""
-    digest = hashlib.sha256()
-    for name in sorted(scores):
-        digest.update(name.encode())
-        digest.update(np.argsort(np.asarray(scores[name]), kind="stable").astype(np.int64).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def data_digest(dataset: tf.data.Dataset, *, contents: bool) -> str:
-    """Changes with the form and size of a data set and, if asked for, with its samples (in any order)."""
-    described = f"{dataset.element_spec} {int(dataset.cardinality())}"
-    if not contents:
-        return described
-    total, count = 0, 0
-    for batch in dataset:
-        arrays = [np.ascontiguousarray(part) for part in tf.nest.flatten(batch)]
-        for sample in zip(*arrays, strict=True):
-            checksum = 0
-            for part in sample:
-                checksum = zlib.crc32(np.ascontiguousarray(part).tobytes(), checksum)
-            total, count = (total + checksum) % 2**64, count + 1
-    return f"{described} {count} samples {total:016x}"

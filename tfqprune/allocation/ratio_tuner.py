@@ -16,8 +16,9 @@ from keras_tuner.engine.trial import Trial
 
 from tfqprune.allocation.base import unscored
 from tfqprune.allocation.display import SearchDisplay
+from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
 from tfqprune.allocation.oracle import BudgetOracle, as_starts, ratios_of
-from tfqprune.allocation.project import Project, data_digest, model_digest, scores_digest
+from tfqprune.allocation.project import Project
 from tfqprune.allocation.records import TrialRecord, pareto_front, record_of, write_records
 from tfqprune.allocation.space import RatioSpace, Shared
 from tfqprune.budget import Budget
@@ -27,7 +28,6 @@ from tfqprune.evaluation import (
     CALIBRATION_SAMPLES,
     PlanEvaluator,
     Statistics,
-    as_dataset,
     compile_like,
     set_statistics,
 )
@@ -199,12 +199,10 @@ class RatioTuner(keras_tuner.Tuner):
             OutputError: other data than this search was begun with.
         """
         train = train if y is None else (train, y)
-        training = as_dataset(train, self._batch_size, "training data")
-        validation = as_dataset(validation_data, self._batch_size, "validation data")
         self._project.add(
             {
-                "training data": data_digest(training, contents=not isinstance(train, tf.data.Dataset)),
-                "validation data": data_digest(validation, contents=True),
+                "training data": data_digest(train),
+                "validation data": data_digest(validation_data, contents=True),
                 "calibration samples": self._calibration_samples,
                 **({"epochs": epochs} if self.evaluation != "proxy" else {}),
             }
@@ -212,13 +210,14 @@ class RatioTuner(keras_tuner.Tuner):
         self._prepare(train)
         self._evaluator = PlanEvaluator(
             self.graph,
-            validation,
-            training,
+            validation_data,
+            train,
             calibration_samples=self._calibration_samples,
+            batch_size=self._batch_size,
             loss=self.loss,
             metrics=self.metrics,
         )
-        super().search(training=training, validation_data=validation, epochs=epochs, verbose=verbose, **fit)
+        super().search(train=train, validation_data=validation_data, epochs=epochs, verbose=verbose, **fit)
 
     def run_trial(self, trial: Trial, **fit: Any) -> dict[str, float]:
         """Scores one trial's plan (Keras-Tuner calls this): its metrics, costs and seconds."""
@@ -331,8 +330,7 @@ class RatioTuner(keras_tuner.Tuner):
         """The slim model of one trial, see :meth:`get_best_models`."""
         slim = prune(self.graph.model, self._plan(trial))
         set_statistics(self.graph, slim, self._load_statistics(trial))
-        if self.loss or getattr(self.graph.model, "optimizer", None) is not None:
-            compile_like(slim, self.graph.model, None, optimizer=self.optimizer, loss=self.loss, metrics=self.metrics)
+        compile_like(slim, self.graph.model, loss=self.loss, metrics=self.metrics)
         return slim
 
     def _save_statistics(self, trial: Trial, statistics: Statistics) -> None:

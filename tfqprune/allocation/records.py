@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 
 from keras_tuner.engine.trial import Trial
 
-from tfqprune.allocation.oracle import ratios_of, write_json
+from tfqprune.allocation.files import write_json, write_text
+from tfqprune.allocation.oracle import ratios_of
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,7 @@ def write_records(folder: Path, records: Sequence[TrialRecord]) -> None:
     table = csv.DictWriter(text, columns, restval="")
     table.writeheader()
     table.writerows(rows)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=folder, suffix=".part", delete=False, encoding="utf-8", newline=""
-    ) as part:
-        part.write(text.getvalue())
-    os.replace(part.name, folder / "trials.csv")
+    write_text(folder / "trials.csv", text.getvalue())
 
 
 def pareto_front(records: Iterable[TrialRecord], cost: str, *, larger_is_better: bool = True) -> list[TrialRecord]:

@@ -1,0 +1,133 @@
+"""Ratios from each group's own sensitivity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfqprune.allocation.base import Allocator, register_allocator
+from tfqprune.allocation.curves import LADDER, Removed, SensitivityCurves, measure
+from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
+from tfqprune.budget import Budget
+from tfqprune.channels import ChannelGraph
+from tfqprune.errors import EvaluationError, PlanError
+from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
+from tfqprune.fitting import Fit, Fitter
+
+
+@register_allocator("sensitivity")
+class SensitivityAllocator(Allocator):
+    """The largest ratios at which the loss of each group alone stays under one threshold.
+
+    Liu, Kong, Yu, "Automatic Compression Ratio Allocation", doi 10.1145/3387168.3387184, take a ratio
+    for each layer from the sensitivity of the accuracy to it. Ours: the loss of each group alone at
+    a ladder of ratios, on the evaluation twin with batch norms re-estimated, and a bisection of the
+    threshold on the cost.
+
+    Args:
+        budget: what must hold.
+        evaluate: model -> value, larger is better. It gets the evaluation twin (a Keras model with the
+            original's inputs and outputs, compiled as the original is) with a plan set, or the
+            slim model where there can be no twin.
+        validation: in place of ``evaluate``: data to evaluate the metric on.
+        calibration: data to re-estimate batch norms on; None: ``data`` of :meth:`allocate`, and
+            where that is None, too, they keep their statistics.
+        metric: what of ``validation`` counts; losses count negatively.
+        ladder: the ratios that each group is tried at.
+        path: JSON file for the curves: read if it is there and belongs to the same model, scores,
+            ladder and data, written after every group. What ``evaluate`` does cannot be compared:
+            use another path for another function.
+        curves: curves that exist already; nothing is measured.
+        calibration_samples: samples of the calibration data that are used.
+
+    Raises:
+        EvaluationError: no ``evaluate``, ``validation`` or ``curves``, or more than one.
+        PlanError: a ladder without ratios between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        evaluate: Callable[[tf.keras.Model], float] | None = None,
+        *,
+        validation: Any = None,
+        calibration: Any = None,
+        metric: str = "accuracy",
+        ladder: Sequence[float] = LADDER,
+        path: str | os.PathLike[str] | None = None,
+        curves: SensitivityCurves | None = None,
+        calibration_samples: int = CALIBRATION_SAMPLES,
+    ) -> None:
+        super().__init__(budget)
+        given = [way is not None for way in (evaluate, validation, curves)]
+        if sum(given) != 1:
+            raise EvaluationError(
+                "Expected one of evaluate (a function of a model), validation (data) and curves. "
+                f"Received: {sum(given)} of them."
+            )
+        if evaluate is not None and not callable(evaluate):
+            raise EvaluationError(f"Expected evaluate to be a function of a model. Received: {evaluate!r}.")
+        if not ladder or not all(0 < ratio < 1 for ratio in ladder):
+            raise PlanError(f"Expected a ladder of ratios between 0 and 1. Received: {ladder!r}.")
+        self._function, self._validation, self._calibration = evaluate, validation, calibration
+        self._metric, self._ladder, self._path = metric, tuple(sorted(ladder)), path
+        self._samples = calibration_samples
+        #: the curves, once they are measured
+        self.curves = curves
+
+    def allocate(
+        self, model: tf.keras.Model, criterion: Any = "auto", data: Any = None, *args: Any, **limits: Any
+    ) -> Any:
+        """As :meth:`Allocator.allocate`; ``data`` also re-estimates batch norms unless there is calibration data."""
+        self._data = data
+        return super().allocate(model, criterion, data, *args, **limits)
+
+    def fit(self, model: tf.keras.Model, fitter: Fitter) -> Fit:
+        if self._function is not None or self._validation is not None:
+            self.curves = self._measured(fitter)
+        assert self.curves is not None  # the constructor has seen to it
+        missing = [name for name in fitter.names if name not in self.curves.values]
+        if missing:
+            raise PlanError(f"Expected sensitivity curves for all groups. Received: none for {', '.join(missing)}.")
+        return fitter.fit(self.curves.family(fitter.names))
+
+    def notes(self) -> dict[str, Any]:
+        return {} if self.curves is None else {"baseline": self.curves.baseline}
+
+    def _measured(self, fitter: Fitter) -> SensitivityCurves:
+        calibration = self._data if self._calibration is None else self._calibration
+        identity = {
+            "model": model_digest(fitter.graph),
+            "scores": scores_digest(fitter.scores),
+            "ladder": list(self._ladder),
+            "align": fitter.align,
+            "metric": "evaluate" if self._function is not None else self._metric,
+            "validation": None if self._validation is None else data_digest(self._validation, contents=True),
+            "calibration": None if calibration is None else data_digest(calibration),
+        }
+        curves = SensitivityCurves(identity)
+        if self._path is not None and Path(self._path).exists():
+            known = SensitivityCurves.load(self._path)
+            if known.identity == identity:
+                curves = known
+        if all(name in curves.values for name in fitter.names):
+            return curves
+        return measure(curves, fitter, self._evaluation(fitter.graph, calibration), self._ladder, self._path)
+
+    def _evaluation(self, graph: ChannelGraph, calibration: Any) -> Callable[[Removed], float]:
+        evaluator = PlanEvaluator(graph, self._validation, calibration, calibration_samples=self._samples)
+        if self._function is not None:
+            function = self._function
+            return lambda removed: function(evaluator.model(removed))
+
+        def value(removed: Removed) -> float:
+            results = evaluator(removed)
+            if self._metric not in results:
+                raise EvaluationError(f"Expected a metric among {', '.join(results)}. Received: {self._metric!r}.")
+            return -results[self._metric] if "loss" in self._metric else results[self._metric]
+
+        return value
