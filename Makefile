@@ -33,6 +33,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml requirements.lock | $(BIN)/python
+	@echo "Installing the pinned dependencies and this checkout into $(VENV); the first time takes a few minutes."
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$(EXTRAS)]'
 	@touch $@
 

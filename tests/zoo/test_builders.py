@@ -40,8 +40,14 @@ def _forward(model: tf.keras.Model) -> np.ndarray:
     return np.asarray(model(x, training=False))
 
 
-@pytest.mark.parametrize("precision", ["binary", "ternary", 1, 3, None])
-@pytest.mark.parametrize("name", sorted(set(SMALL) - {"resnet56", "resnet32", "resnet20"}))
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, bits) for name in sorted(set(SMALL) - {"resnet56", "resnet32", "resnet20"}) for bits in ("binary", 3)),
+        *((name, None) for name in ("resnet18", "bireal18", "binary_densenet28", "dorefa_alexnet", "vgg_small")),
+        *(("resnet_digits", bits) for bits in ("ternary", 1, 2, 4, None)),
+    ],
+)
 def test_forward_pass_and_precision(name: str, precision: str | int | None) -> None:
     model = zoo.build(name, precision=precision, **SMALL[name])
     probabilities = _forward(model)
@@ -122,7 +128,7 @@ def test_quantised_ends(name: str) -> None:
     assert _forward(model).std() > 0
 
 
-@pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
+@pytest.mark.parametrize("form", ["model.keras", "model.h5"])
 def test_saves_and_loads(form: str, tmp_path: Path) -> None:
     model = zoo.build("quicknet", **SMALL["quicknet"])  # has an initialiser of our own
     model.save(tmp_path / form)
