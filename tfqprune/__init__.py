@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tfqprune.channels import ChannelGraph, ChannelGroup
     from tfqprune.costs import Cost, cost
     from tfqprune.criteria import Criterion, FilterCriterion, FlipFrequencyCallback, criterion_names, register_criterion
+    from tfqprune.gradual import GradualPruning
     from tfqprune.layers import LayerHandler, register_handler
     from tfqprune.masking import mask
     from tfqprune.pipeline import CompressionResult, compress
@@ -48,17 +49,18 @@ _HOMES = {
     "ChannelGraph": "tfqprune.channels",
     "ChannelGroup": "tfqprune.channels",
     "Cost": "tfqprune.costs",
-    "CompressionResult": "tfqprune.pipeline",
-    "compress": "tfqprune.pipeline",
     "cost": "tfqprune.costs",
     "Criterion": "tfqprune.criteria",
     "FilterCriterion": "tfqprune.criteria",
     "FlipFrequencyCallback": "tfqprune.criteria",
     "criterion_names": "tfqprune.criteria",
     "register_criterion": "tfqprune.criteria",
+    "GradualPruning": "tfqprune.gradual",
     "LayerHandler": "tfqprune.layers",
     "register_handler": "tfqprune.layers",
     "mask": "tfqprune.masking",
+    "CompressionResult": "tfqprune.pipeline",
+    "compress": "tfqprune.pipeline",
     "PruningPlan": "tfqprune.plan",
     "distill": "tfqprune.recovery",
     "finetune": "tfqprune.recovery",
@@ -78,6 +80,7 @@ __all__ = [
     "Criterion",
     "FilterCriterion",
     "FlipFrequencyCallback",
+    "GradualPruning",
     "LayerHandler",
     "PruningPlan",
     "RatioTuner",

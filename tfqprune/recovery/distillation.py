@@ -61,7 +61,7 @@ def distill(
         verbose: as for ``fit``.
 
     Returns:
-        The history of ``fit``: the task's ``loss``, the ``distillation`` divergence, the ``total`` that is minimised, and
+        The history of ``fit``: the task's ``loss``, the ``distillation`` divergence, the minimised ``total``, and
         the student's metrics.
 
     Raises:
