@@ -65,6 +65,7 @@ class Consumer:
         """A copy that shares the layer's variables, without quantisers and padding: the original stays as it is."""
         layer = copy.copy(self.record.layer)
         state = layer.__dict__
+        state.pop("call", None)  # saving as SavedModel leaves the original's bound method there
         for weight in precision.quantized_weights(self.record.layer):
             state[weight] = tf.cast(deployed_kernel(self.record, weight), layer.compute_dtype)
             state[precision.QUANTIZER_OF_WEIGHT[weight]] = None
