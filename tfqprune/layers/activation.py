@@ -58,7 +58,7 @@ class ActivationHandler(PassThrough):
         if isinstance(call.layer.activation, quantizers.Quantizer):
             return _quantize(call, call.layer.activation)
         if not is_elementwise(call.layer.activation):
-            return call.opaque(f"feeds {call.title}, whose activation looks at all channels together")
+            call.freeze_inputs(f"feeds {call.title}, whose activation looks at all channels together")
         return super().flow(call)
 
 
@@ -86,7 +86,7 @@ class SoftmaxHandler(PassThrough):
         rank, axis = len(call.input_shapes[0]), call.layer.axis
         axes = [entry % rank for entry in (axis if isinstance(axis, list | tuple) else [axis])]
         if call.inputs[0].axis in axes:
-            return call.opaque(f"feeds {call.title}, a softmax over the channels")
+            call.freeze_inputs(f"feeds {call.title}, a softmax over the channels")
         return super().flow(call)
 
 

@@ -1,0 +1,218 @@
+"""``compress``: prune to a budget, regain accuracy, export, measure, and report, in one call.
+
+Everything that is finished lies on disk; the same call goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune.allocation import allocator_names
+from tfqprune.allocation.base import unscored
+from tfqprune.allocation.identity import model_digest
+from tfqprune.budget import Budget
+from tfqprune.channels import ChannelGraph
+from tfqprune.errors import BudgetError, DataError
+from tfqprune.fitting import Fitter
+from tfqprune.pipeline.display import Display
+from tfqprune.pipeline.environment import command, processor, versions
+from tfqprune.pipeline.folder import RunFolder
+from tfqprune.pipeline.line import DENSE, Line, Variant, loss_of
+from tfqprune.plan import PruningPlan
+from tfqprune.recovery import finetune, reestimate_batch_norms
+from tfqprune.report import NetworkReport, RunReport, write
+from tfqprune.report.tables import comparison_table
+from tfqprune.slim import prune
+
+#: the methods of ``compress``: Bayesian ratios, and every registered allocator
+METHODS = ("bayesian", *allocator_names())
+
+
+@dataclass(frozen=True)
+class CompressionResult:
+    """What :func:`compress` found.
+
+    Attributes:
+        variants: the dense model first, then one for each method.
+        network: all figures, as the report shows them.
+        output_dir: where everything lies.
+        report: the report's page, or None if none was asked for.
+    """
+
+    variants: tuple[Variant, ...]
+    network: NetworkReport
+    output_dir: Path
+    report: Path | None
+
+    def __getitem__(self, name: str) -> Variant:
+        """A variant by its name."""
+        return next(variant for variant in self.variants if variant.name == name)
+
+    @property
+    def best(self) -> Variant:
+        """The pruned variant with the highest accuracy on the test data (the first, where none has one)."""
+        return max(self.variants[1:], key=lambda variant: variant.row.accuracy or 0.0)
+
+    def __str__(self) -> str:
+        rows = [
+            f"  {variant.name}: accuracy {variant.row.accuracy}, memory {variant.row.memory:,.0f} B, "
+            f"file {variant.row.tflite_bytes} B"
+            for variant in self.variants
+        ]
+        return "\n".join([f"CompressionResult of {self.network.name} in {self.output_dir}", *rows])
+
+
+def compress(
+    model: tf.keras.Model,
+    train: Any,
+    validation: Any,
+    *,
+    budget: Budget,
+    method: str | Sequence[str] = "bayesian",
+    output_dir: str | os.PathLike[str],
+    test: Any = None,
+    criterion: Any = "auto",
+    epochs: int = 10,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+    max_trials: int = 20,
+    align: int = 1,
+    exclude: Iterable[str] = (),
+    format: str = "auto",
+    optimize: str = "size",
+    seed: int = 0,
+    overwrite: bool = False,
+    report: bool = True,
+    title: str | None = None,
+    verbose: int = 1,
+) -> CompressionResult:
+    """Prunes a trained model to a budget, fine-tunes it, exports it and measures the file.
+
+    For each method: rank the units, find the ratios, rebuild slim, re-estimate batch norms, fine-tune, export, compare
+    the file with the Keras model, measure its bytes, memory and latency.
+
+    Args:
+        model: a trained, functional or sequential tf_keras model with one input; it is only read.
+        train: (x, y) arrays, or anything with ``.x`` and ``.y``.
+        validation: the same; trials are judged by it.
+        budget: what every pruned model holds.
+        method: one of ``METHODS``, or several.
+        output_dir: a new folder, or the one of the same call, interrupted.
+        test: the same as ``train``, for the figures of the result; None: the validation data.
+        criterion: ranks units (see :func:`tfqprune.score`).
+        epochs: of fine-tuning; 0: batch norms are re-estimated only.
+        learning_rate: of the first step of fine-tuning.
+        batch_size: of fine-tuning.
+        max_trials: of the Bayesian search.
+        align: keep a multiple of so many channels in each layer.
+        exclude: groups or layers that stay whole.
+        format: of the .tflite files (see ``tflite_export.export``).
+        optimize: "size" or "speed", where the format is "auto".
+        seed: the same seed gives the same plans on the same machine.
+        overwrite: remove what an earlier run left in ``output_dir``.
+        report: write ``report.html``, ``report.json`` and plots.
+        title: of the network in the report; by default the model's name.
+        verbose: 0 prints nothing.
+
+    Returns:
+        Models, plans and figures.
+
+    Raises:
+        ModelTypeError: no graph model.
+        BudgetError: the budget cannot be met (says the smallest reachable), or the method is unknown.
+        DataError: data that does not fit.
+        OutputError: the folder holds another run or a finished one, or cannot be written.
+        ExportError: the model cannot be exported faithfully.
+    """
+    methods = [method] if isinstance(method, str) else list(dict.fromkeys(method))
+    for name in methods:
+        if name not in METHODS:
+            raise BudgetError(f"Expected a method out of {', '.join(METHODS)}. Received: {name!r}.")
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+        raise DataError(f"Expected epochs, a whole number from 0. Received: {epochs!r}.")
+    graph = ChannelGraph(model)
+    limits: dict[str, Any] = {"align": align, "exclude": tuple(exclude)}
+    # Whether the budget can be met does not depend on the scores: said before any work and before a folder is made.
+    outline = Fitter(graph, unscored(graph), budget, **limits)
+    train_x, train_y = _arrays(train, "train")
+    validation_x, validation_y = _arrays(validation, "validation")
+    test_x, test_y = (validation_x, validation_y) if test is None else _arrays(test, "test")
+    settings = {
+        "model": model_digest(graph), "budget": budget.as_dict(), "criterion": str(criterion), "epochs": epochs,
+        "learning_rate": learning_rate, "batch_size": batch_size, "max_trials": max_trials, "align": align,
+        "exclude": list(limits["exclude"]), "format": format, "optimize": optimize, "seed": seed,
+        "data": [list(np.shape(part)) for part in (train_x, validation_x, test_x)], "methods": methods,
+    }  # fmt: skip
+    folder = RunFolder(output_dir, settings, overwrite=overwrite)
+    display = Display(verbose)
+    if folder.resumed:
+        display.say(f"Going on with the run in {folder.path}.")
+    line = Line(model, graph, folder, display, (test_x, test_y), format, optimize)
+
+    display.heading(f"{title or model.name}: dense")
+    variants = [line.variant(DENSE, lambda: (model, None))]
+    for name in methods:
+        display.heading(f"{title or model.name}: {name} ratios to {budget}")
+
+        def make(name: str = name) -> tuple[tf.keras.Model, PruningPlan]:
+            plan = line.plan(name, budget, (train_x, train_y), (validation_x, validation_y), criterion, limits,
+                             max_trials, seed)  # fmt: skip
+            tf.keras.utils.set_random_seed(seed)
+            slim = prune(model, plan)
+            reestimate_batch_norms(slim, train_x)
+            if epochs:
+                bars = display.callbacks("fine-tuning")
+                try:
+                    finetune(
+                        slim, (train_x, train_y), (validation_x, validation_y), epochs, learning_rate=learning_rate,
+                        batch_size=batch_size, callbacks=bars, loss=loss_of(model),
+                    )  # fmt: skip
+                finally:
+                    for bar in bars:
+                        bar.close()
+                reestimate_batch_norms(slim, train_x)
+            return slim, plan
+
+        variants.append(line.variant(name, make))
+
+    limit = outline.limits.limits.get("memory")
+    network = line.network(title or model.name, variants, limit)
+    page = None
+    if report:
+        run = RunReport(
+            f"{title or model.name} compressed to {budget}",
+            (network,),
+            created=timestamp(),
+            commands=(command(),),
+            environment={"processor": processor(), "seed": str(seed)},
+            versions=versions(),
+        )
+        page = write(run, folder.path)["html"]
+        display.show(comparison_table(network))
+        display.say(f"Report: {page}")
+    folder.finish()
+    return CompressionResult(tuple(variants), network, folder.path, page)
+
+
+def timestamp() -> str:
+    """Now, as a reader likes to see it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _arrays(data: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    if hasattr(data, "x") and hasattr(data, "y"):
+        data = (data.x, data.y)
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise DataError(f"Expected {what} as (x, y) arrays. Received: {type(data).__name__}.")
+    x, y = np.asarray(data[0]), np.asarray(data[1])
+    if len(x) != len(y) or not len(x):
+        raise DataError(f"Expected {what} with as many labels as inputs, at least one. Received: {len(x)}, {len(y)}.")
+    return x, y

@@ -1,0 +1,104 @@
+"""The output folder of a run: guarded against other runs, and resumed where it was left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tfqprune.allocation.files import write_json
+from tfqprune.errors import OutputError
+
+_FILE = "run.json"
+_STEPS = "steps"
+
+
+class RunFolder:
+    """A folder that holds one run and knows its settings.
+
+    An empty or missing folder begins a run; one that holds an unfinished run with the same settings
+    goes on with it; anything else is refused, and nothing is touched.
+
+    Args:
+        path: the folder.
+        settings: what must be the same to go on, as plain JSON values.
+        overwrite: remove what an earlier run left there, finished or not.
+
+    Attributes:
+        path: the folder.
+        resumed: whether an unfinished run goes on.
+
+    Raises:
+        OutputError: another or a finished run, or foreign files, are in the folder; it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self.settings = json.loads(json.dumps(dict(settings)))
+        self.resumed = False
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"Expected a folder for the results. Received: '{self.path}', which is a file.")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            self._admit(overwrite)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / _STEPS).mkdir(exist_ok=True)
+            self._write("running")
+        except OSError as error:
+            raise OutputError(
+                f"Expected a folder that can be written. Received: '{self.path}' ({error.strerror or error}). "
+                "Choose another one."
+            ) from error
+
+    def _admit(self, overwrite: bool) -> None:
+        known = read_state(self.path)
+        if overwrite:
+            if known is None:
+                raise OutputError(
+                    f"Expected the folder of an earlier run to overwrite. Received: '{self.path}', which holds other "
+                    "files. Choose another folder."
+                )
+            shutil.rmtree(self.path)
+            return
+        if known is None:
+            raise OutputError(f"Expected a new or empty folder. Received: '{self.path}', which holds other files.")
+        changed = [key for key, value in self.settings.items() if known["settings"].get(key) != value]
+        if changed:
+            raise OutputError(
+                f"Expected a new folder, or the run that '{self.path}' was begun with. Received: one in which "
+                f"{', '.join(changed)} changed. Choose another folder, or overwrite that run (--overwrite)."
+            )
+        if known["status"] == "finished":
+            raise OutputError(
+                f"Expected a new folder. Received: '{self.path}', which holds a finished run. Choose another folder, "
+                "or overwrite that run (--overwrite)."
+            )
+        self.resumed = True
+
+    def step(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result of a step: made now, or read if an earlier session made it."""
+        file = self.path / _STEPS / f"{name}.json"
+        if file.exists():
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        result = make()
+        write_json(file, result)
+        return result
+
+    def finish(self) -> None:
+        """Marks the run as finished: from now on the folder is refused to other runs."""
+        self._write("finished")
+
+    def _write(self, status: str) -> None:
+        write_json(self.path / _FILE, {"status": status, "settings": self.settings})
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """Status and settings of the run in a folder, or None where there is none."""
+    try:
+        state = json.loads((path / _FILE).read_text(encoding="utf-8"))
+        return {"status": str(state["status"]), "settings": dict(state["settings"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

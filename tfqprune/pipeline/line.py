@@ -1,0 +1,185 @@
+"""The steps of a run on one model: each result is kept in its folder, and read if it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune.allocation import RatioTuner, get_allocator
+from tfqprune.budget import Budget
+from tfqprune.channels import ChannelGraph
+from tfqprune.costs import CostModel
+from tfqprune.evaluation import PlanEvaluator
+from tfqprune.pipeline.display import Display
+from tfqprune.pipeline.folder import RunFolder
+from tfqprune.pipeline.variants import measure_variant
+from tfqprune.plan import PruningPlan
+from tfqprune.report import GroupRow, LayerRow, NetworkReport, TrialRow, VariantRow
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant of the model, as it lies in the output folder.
+
+    Attributes:
+        name: "dense", or the method.
+        model: the Keras model, fine-tuned.
+        plan: which units went; None for the dense one.
+        row: what was counted and measured.
+        folder: with ``model.keras``, ``model.tflite`` and ``plan.json``.
+    """
+
+    name: str
+    model: tf.keras.Model
+    plan: PruningPlan | None
+    row: VariantRow
+    folder: Path
+
+
+class Line:
+    """The steps of a run on one model; each result is kept in the folder, and read if it is there."""
+
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        graph: ChannelGraph,
+        folder: RunFolder,
+        display: Display,
+        test: tuple[np.ndarray, np.ndarray],
+        format: str,
+        optimize: str,
+    ) -> None:
+        self.model, self.graph, self.folder, self.display = model, graph, folder, display
+        self.test, self.format, self.optimize = test, format, optimize
+        self.costs = CostModel(graph)
+
+    def variant(self, name: str, make: Callable[[], tuple[tf.keras.Model, PruningPlan | None]]) -> Variant:
+        """A variant with its model, plan and figures."""
+        folder = self.folder.path / name
+        folder.mkdir(exist_ok=True)
+        file = folder / "model.keras"
+        plan_file = folder / "plan.json"
+        if file.exists():
+            made = tf.keras.models.load_model(file, compile=False)
+            plan = PruningPlan.load(plan_file) if plan_file.exists() else None
+        else:
+            made, plan = make()
+            save_model(made, file)
+        row = self.folder.step(
+            f"{name}-measured",
+            lambda: measure_variant(
+                name, made, folder / "model.tflite", *self.test, format=self.format, optimize=self.optimize
+            ),
+        )
+        if row["tflite_bytes"] is not None:
+            row["file"] = f"{name}/model.tflite"
+        elif row["note"]:
+            self.display.say(f"  [yellow]{row['note']}[/yellow]")
+        return Variant(name, made, plan, VariantRow(**row), folder)
+
+    def plan(
+        self,
+        name: str,
+        budget: Budget,
+        train: tuple[np.ndarray, np.ndarray],
+        validation: tuple[np.ndarray, np.ndarray],
+        criterion: Any,
+        limits: Mapping[str, Any],
+        max_trials: int,
+        seed: int,
+    ) -> PruningPlan:
+        """A method's plan, saved before anything is made of it."""
+        file = self.folder.path / name / "plan.json"
+        if file.exists():
+            return PruningPlan.load(file)
+        if name == "bayesian":
+            tuner = RatioTuner(
+                self.model, budget, criterion, max_trials, self.folder.path / name, "trials", seed=seed,
+                loss=loss_of(self.model), **limits,
+            )  # fmt: skip
+            tuner.search(train, validation_data=validation, verbose=self.display.verbose)
+            plan = tuner.get_best_plans(1)[0]
+        else:
+            options: dict[str, Any] = {}
+            if name == "sensitivity":
+                evaluator = PlanEvaluator(self.graph, validation, train, loss=loss_of(self.model))
+                options["evaluate"] = evaluator
+            plan = get_allocator(name)(budget, **options).allocate(self.model, criterion, train, **limits)
+        plan.save(file)
+        self.display.say(f"  {sum(map(len, plan.removed.values()))} of {sum(plan.sizes.values())} units go")
+        return plan
+
+    def network(self, title: str, variants: Sequence[Variant], limit: float | None) -> NetworkReport:
+        """All figures of the run, for the report."""
+        plans = {variant.name: variant.plan for variant in variants if variant.plan is not None}
+        groups = tuple(
+            GroupRow(
+                group.name,
+                group.size,
+                {name: len(plan.kept[group.name]) for name, plan in plans.items()},
+                group.layers,
+                group.frozen,
+            )
+            for group in self.graph.groups
+        )
+        costs = {DENSE: self.costs.cost()}
+        costs |= {name: self.costs.cost(plan.alive_units(self.graph)) for name, plan in plans.items()}
+        layers = tuple(
+            LayerRow(
+                layer.name,
+                {name: total.layers[index].memory for name, total in costs.items()},
+                layer.type,
+                layer.weight_bits,
+            )
+            for index, layer in enumerate(costs[DENSE].layers)
+        )
+        return NetworkReport(
+            title,
+            tuple(variant.row for variant in variants),
+            groups=groups,
+            layers=layers,
+            trials=read_trials(self.folder.path / "bayesian" / "trials" / "trials.json"),
+            size_budget=limit,
+            plans={name: f"{name}/plan.json" for name in plans},
+        )
+
+
+def read_trials(file: Path) -> tuple[TrialRow, ...]:
+    """The trials that a ratio search left on disk; none where there was no search."""
+    if not file.exists():
+        return ()
+    rows = []
+    for number, record in enumerate(json.loads(file.read_text(encoding="utf-8")), start=1):
+        metrics = record["metrics"]
+        rows.append(
+            TrialRow(
+                number,
+                record["value"],
+                metrics.get("memory"),
+                record["ratios"],
+                record["status"] == "COMPLETED",
+                metrics.get("seconds"),
+            )
+        )
+    return tuple(rows)
+
+
+def save_model(model: tf.keras.Model, file: Path) -> None:
+    """Saves a Keras model in one step: an interrupted write leaves no half of a file."""
+    part = file.with_name(f"part-{file.name}")
+    model.save(part)
+    os.replace(part, file)
+
+
+def loss_of(model: tf.keras.Model) -> Any:
+    """The loss that the model is compiled with, or None."""
+    return getattr(model, "loss", None)
