@@ -1,8 +1,9 @@
-"""What authors of layer handlers need to prove their handler: the law slim(x) == masked(x), checked."""
+"""What authors of layer handlers and criteria need to prove them: suites to subclass, the law checked."""
 
 from __future__ import annotations
 
 from tfqprune.testing.conformance import LayerHandlerConformance
+from tfqprune.testing.criteria import CriterionConformance
 from tfqprune.testing.law import assert_law, random_plan, shake
 
-__all__ = ["LayerHandlerConformance", "assert_law", "random_plan", "shake"]
+__all__ = ["CriterionConformance", "LayerHandlerConformance", "assert_law", "random_plan", "shake"]
