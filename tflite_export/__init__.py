@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tflite_export.exporting import ExportResult, export
     from tflite_export.floor import floor_bytes
     from tflite_export.formats import Format, Promise, get_format, list_formats, register_format
+    from tflite_export.levels import LevelMismatch
     from tflite_export.sizes import SizeReport, SizeRow, size_report
     from tflite_export.verification import Agreement, verify
 
@@ -24,6 +25,7 @@ _PUBLIC = {
     "Benchmark": "benchmarking",
     "ExportResult": "exporting",
     "Format": "formats",
+    "LevelMismatch": "levels",
     "Promise": "formats",
     "SizeReport": "sizes",
     "SizeRow": "sizes",
@@ -38,8 +40,8 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "Agreement", "Benchmark", "ExportResult", "Format", "Promise", "SizeReport", "SizeRow", "benchmark", "export",
-    "floor_bytes", "get_format", "list_formats", "register_format", "size_report", "verify",
+    "Agreement", "Benchmark", "ExportResult", "Format", "LevelMismatch", "Promise", "SizeReport", "SizeRow",
+    "benchmark", "export", "floor_bytes", "get_format", "list_formats", "register_format", "size_report", "verify",
 ]  # fmt: skip
 
 

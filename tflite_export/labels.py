@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.codes import channel_scale, coded_kernels, leaf_layers, to_file_layout
+from tflite_export.codes import CodedKernel, channel_scale, coded_kernels, leaf_layers, to_file_layout
 from tflite_export.decode import stored_integers
 from tflite_export.graph import Graph, TensorType
-from tflite_export.packing import pack, pack_sign_words
+from tflite_export.packing import pack, pack_sign_words, unpack_sign_words
 from tfqprune.errors import TfqpruneError
 from tfqprune.precision import deployed
 
@@ -25,9 +25,7 @@ def label_constants(graph: Graph, model: Any) -> dict[int, str]:
         stored, bits = stored_integers(kernel.integers, kernel.axis)
         by_content.setdefault(pack(stored, bits), kernel.layer)
         if np.all(np.abs(kernel.integers) == 1):
-            by_content.setdefault(pack_sign_words(kernel.integers).tobytes(), kernel.layer)
             by_content.setdefault(pack_sign_words(kernel.integers.reshape(-1)).tobytes(), kernel.layer)
-        by_content.setdefault(pack(np.clip(kernel.integers, -128, 127), 8), kernel.layer)
     floats: dict[tuple[int, ...], list[tuple[str, np.ndarray, int]]] = {}
     for layer in leaf_layers(model):
         for weight in ("kernel", "depthwise_kernel", "pointwise_kernel"):
@@ -43,6 +41,26 @@ def label_constants(graph: Graph, model: Any) -> dict[int, str]:
             values = graph.constant(index)
             candidates = floats.get(graph.shape(index), [])
             name = next((n for n, v, axis in candidates if channel_scale(values, v, axis) is not None), None)
+        if name is None and tensor.type == TensorType.INT8:
+            name = next((k.layer for k in kernels if _same_integers(graph.constant(index), k)), None)
+        if name is None and tensor.type == TensorType.INT32 and len(graph.shape(index)) == 4:
+            name = next((k.layer for k in kernels if _same_signs(graph.constant(index), k)), None)
         if name is not None:
             labels[index] = name
     return labels
+
+
+def _same_integers(stored: np.ndarray, kernel: CodedKernel) -> bool:
+    """Whether 8-bit integers are a kernel's, up to the sign of a channel and sentinel channels at the end."""
+    wanted = kernel.integers.shape
+    if stored.ndim != len(wanted) or stored.shape[:-1] != wanted[:-1] or not 0 <= stored.shape[-1] - wanted[-1] <= 2:
+        return False
+    return channel_scale(stored[..., : wanted[-1]], kernel.integers, kernel.axis) is not None
+
+
+def _same_signs(words: np.ndarray, kernel: CodedKernel) -> bool:
+    """Whether sign words are a kernel's, up to the sign of a channel (turned where a batch norm's scale is negative)."""
+    wanted = kernel.integers.shape
+    if len(wanted) != 4 or words.shape[:-1] != wanted[:-1] or words.shape[-1] != -(-wanted[-1] // 32):
+        return False
+    return channel_scale(unpack_sign_words(words, wanted[-1]), kernel.integers, kernel.axis) is not None

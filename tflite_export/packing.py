@@ -47,6 +47,12 @@ def pack_sign_words(signs: np.ndarray) -> np.ndarray:
     return words.sum(axis=-1, dtype=np.uint64).astype(np.uint32).view(np.int32)
 
 
+def unpack_sign_words(words: np.ndarray, channels: int) -> np.ndarray:
+    """Sign words of the last axis as +-1 of shape [..., channels]; the inverse of :func:`pack_sign_words`."""
+    bits = (np.asarray(words).astype(np.int64)[..., None] >> np.arange(32)) & 1
+    return 1 - 2 * bits.reshape(*words.shape[:-1], -1)[..., :channels]
+
+
 def _checked(integers: np.ndarray, bits: int) -> np.ndarray:
     if bits not in (2, 4, 8):
         raise ExportError(f"Expected a width of 2, 4 or 8 bits. Received: {bits}. Use the next larger width.")

@@ -11,13 +11,14 @@ import numpy as np
 
 from tflite_export.flatbuffer import read_model
 from tflite_export.graph import Graph
+from tflite_export.levels import LevelMismatch, compare_levels
 from tflite_export.runtime import check_runtime, predict
 from tflite_export.samples import generated_inputs
 from tfqprune.errors import DataError, ExportError
 
 TOLERANCE = 1e-4
 _BATCH = 32
-_NOISE = 1e-5
+_NOISE = 4e-6
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Agreement:
         threads: threads of the runtime.
         xnnpack: whether the XNNPACK delegate ran.
         generated: whether the inputs were generated rather than the user's.
+        levels: mismatches of quantised activations layer by layer, where asked for.
     """
 
     top1: float
@@ -49,6 +51,7 @@ class Agreement:
     threads: int
     xnnpack: bool
     generated: bool
+    levels: tuple[LevelMismatch, ...] = ()
 
     def __str__(self) -> str:
         return (
@@ -69,6 +72,7 @@ def verify(
     threads: int = 1,
     xnnpack: bool | None = None,
     seed: int = 0,
+    levels: bool = False,
 ) -> Agreement:
     """Compares a .tflite file with the Keras model it came from.
 
@@ -85,6 +89,7 @@ def verify(
         xnnpack: whether LiteRT may use the XNNPACK delegate; None for what suits the file (see
             :func:`tflite_export.runtime.suits_xnnpack`).
         seed: of the generated inputs.
+        levels: also compare the quantised activations in front of every layer that has them, level by level.
 
     Returns:
         An :class:`Agreement`.
@@ -111,13 +116,14 @@ def verify(
         top1=top1, off_share=float(np.mean(errors > tolerance)), max_error=float(errors.max()),
         samples=len(errors), tolerance=tolerance, runtime=chosen, threads=threads, xnnpack=use_xnnpack,
         generated=data is None,
+        levels=compare_levels(model, path, arrays, inputs_of_file, chosen, threads, use_xnnpack) if levels else (),
     )  # fmt: skip
 
 
 def rounding_noise(
     model: Any, data: Any = None, *, samples: int = 64, tolerance: float = TOLERANCE, seed: int = 0
 ) -> Agreement:
-    """How far a Keras model agrees with itself when its inputs move by 1e-5 of their size.
+    """How far a Keras model agrees with itself when its inputs move by 4e-6 of their size.
 
     Float implementations differ by about as much inside a network, so this tells flips of levels that lie on a
     rounding boundary, which no file can avoid, from a file that is wrong.

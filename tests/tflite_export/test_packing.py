@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflite_export.packing import pack, pack_sign_pairs, pack_sign_words, unpack
+from tflite_export.packing import pack, pack_sign_pairs, pack_sign_words, unpack, unpack_sign_words
 from tfqprune.errors import ExportError
 
 
@@ -65,3 +65,8 @@ def test_sign_words() -> None:
     # bit 31 is the sign bit of the word; the 33rd sign opens a second word
     assert pack_sign_words(signs).tolist() == [-(2**31), 1]
     assert pack_sign_words(np.ones((2, 3, 40))).shape == (2, 3, 2)
+
+
+def test_sign_words_come_back() -> None:
+    signs = np.where(np.random.default_rng(0).random((2, 3, 40)) < 0.5, -1, 1)
+    np.testing.assert_array_equal(unpack_sign_words(pack_sign_words(signs), 40), signs)

@@ -113,8 +113,10 @@ class Format(ABC):
         name: what users write in ``format=``.
         summary: one line for a table.
         capability: what it takes.
+        keeps_small: whether what is stored narrow should be unfolded at each run rather than once.
     """
 
+    keeps_small: ClassVar[bool] = False
     name: ClassVar[str]
     summary: ClassVar[str]
     capability: ClassVar[Capability]

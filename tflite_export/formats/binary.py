@@ -19,6 +19,7 @@ _WORTH_DECODING = 128
 class Binary(Format):
     """Single bits in Larq Compute Engine's runtime."""
 
+    keeps_small = True
     name = "binary"
     summary = "single bits, computed as single bits; +-1 kernels and activations; Larq Compute Engine's runtime"
     capability = Capability(

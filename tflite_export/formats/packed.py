@@ -18,6 +18,7 @@ from tfqprune.errors import ExportError
 class Packed(Format):
     """k bits a weight, decoded at run time."""
 
+    keeps_small = True
     name = "packed"
     summary = "k bits a weight (k = 1, 2, 4; 3 in 4; ternary in 2), any topology, stock LiteRT 2.1 or newer"
     capability = Capability(
