@@ -37,6 +37,8 @@ def sample_losses(
         output = tf.cast(output, tf.float32)
         name = model.outputs[index]._keras_history.layer.name
         given = _own_labels(output, name) if labels is None else labels[index]
+        if given.dtype.is_floating:
+            given = tf.cast(given, output.dtype)
         # Labels that stand in are class numbers, whatever labels the compiled loss expects.
         function = _inferred if loss is None or labels is None else _function(loss)
         try:

@@ -68,9 +68,10 @@ class GateCriterion(Criterion):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
 
             def tap(consumer: Consumer, _: tf.Tensor, prepared: tf.Tensor) -> tf.Tensor:
-                tape.watch(prepared)
-                seen.append((consumer, prepared))
-                return prepared
+                gated = tf.identity(prepared)  # of its own: another consumer may read the very same tensor
+                tape.watch(gated)
+                seen.append((consumer, gated))
+                return gated
 
             outputs = Forward(graph, watched, tap)(inputs)
             losses = sample_losses(graph.model, outputs, labels, self.loss)

@@ -1,0 +1,267 @@
+"""Scores of tiny networks, derived by hand beside each test."""
+
+from __future__ import annotations
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfqprune.criteria import get_criterion
+from tfqprune.criteria.flips import FlipFrequency, FlipFrequencyCallback
+from tfqprune.errors import CriterionError
+from tfqprune.scoring import score
+
+K = tf.keras.layers
+
+
+def hidden(
+    kernel: list[list[float]], last: list[list[float]] | None = None, quantizer=None, **reader
+) -> tf.keras.Model:
+    """input -> dense "hidden" with this kernel -> dense "last"; no biases, no activations"""
+    values = np.asarray(kernel, "float32")
+    inputs = K.Input((values.shape[0],))
+    x = lq.layers.QuantDense(values.shape[1], kernel_quantizer=quantizer, use_bias=False, name="hidden")(inputs)
+    weights = np.ones((values.shape[1], 1), "float32") if last is None else np.asarray(last, "float32")
+    outputs = lq.layers.QuantDense(weights.shape[1], use_bias=False, name="last", **reader)(x)
+    model = tf.keras.Model(inputs, outputs)
+    model.get_layer("hidden").set_weights([values])
+    model.get_layer("last").set_weights([weights])
+    return model
+
+
+def dorefa(bits: int) -> lq.quantizers.DoReFa:
+    return lq.quantizers.DoReFa(bits, mode="weights")
+
+
+# Columns are filters: (1, 3), (-2, 1), (0.5, 0). L1: 4, 3, 0.5; mean 2.5.
+# L2: sqrt 10 = 3.162, sqrt 5 = 2.236, 0.5; mean 1.966.
+def test_latent_norms() -> None:
+    model = hidden([[1, -2, 0.5], [3, 1, 0]])
+    np.testing.assert_allclose(score(model, "latent_l1")["hidden"], [1.6, 1.2, 0.2], rtol=1e-6)
+    expected = np.array([np.sqrt(10), np.sqrt(5), 0.5])
+    np.testing.assert_allclose(score(model, "latent_l2")["hidden"], expected / expected.mean(), rtol=1e-6)
+
+
+def test_deployed_norms_of_signs_are_ties() -> None:
+    model = hidden([[1, -2, 0.5], [3, 1, -0.1]], quantizer="ste_sign")
+    for name in ("deployed_l1", "deployed_l2", "deployed_geometric_median"):
+        scores = score(model, name)["hidden"]
+        if name != "deployed_geometric_median":
+            np.testing.assert_array_equal(scores, [1, 1, 1])
+    # Signs (+,+), (-,+), (+,-): distances 2, 2, sqrt 8; sums 2 + 2, 2 + sqrt 8, 2 + sqrt 8 = 4, 4.83, 4.83.
+    expected = np.array([4, 2 + np.sqrt(8), 2 + np.sqrt(8)])
+    np.testing.assert_allclose(scores, expected / expected.mean(), rtol=1e-6)
+
+
+# DoReFa-2 divides tanh(w) by the largest, 0.7616: w = 1, -1, 0.1 -> 1, -1, 0.131; halved and moved by 0.5: 1, 0, 0.565;
+# rounded to thirds: 1, 0, 2/3; back: 1, -1, 1/3. Filters (1, 1/3) and (-1, 1/3): L1 4/3 both.
+# With w = 0.9 (0.941 -> 0.970 -> 1) in place of the second 0.1: (1, 1/3) and (-1, 1): L1 4/3 and 2, mean 5/3.
+def test_deployed_norm_of_dorefa() -> None:
+    even = hidden([[1, -1], [0.1, 0.1]], quantizer=dorefa(2))
+    np.testing.assert_allclose(score(even, "deployed_l1")["hidden"], [1, 1], rtol=1e-6)
+    model = hidden([[1, -1], [0.1, 0.9]], quantizer=dorefa(2))
+    np.testing.assert_allclose(score(model, "deployed_l1")["hidden"], [0.8, 1.2], rtol=1e-6)
+
+
+# Branch a: L1 of its filters 1 and 3, mean 2: 0.5 and 1.5. Branch b: 30 and 10, mean 20: 1.5 and 0.5. Together 1, 1:
+# the branch with weights ten times as large has no more to say.
+def test_members_of_a_coupled_group_count_alike() -> None:
+    inputs = K.Input((1,))
+    a, b = (K.Dense(2, use_bias=False, name=name) for name in "ab")
+    model = tf.keras.Model(inputs, K.Dense(1)(K.Add()([a(inputs), b(inputs)])))
+    a.set_weights([np.array([[1.0, -3.0]])])
+    b.set_weights([np.array([[30.0, 10.0]])])
+    np.testing.assert_allclose(score(model, "latent_l1")["a"], [1, 1], rtol=1e-6)
+
+
+# A grouped convolution, 2 groups of 2 channels: unit j holds channel j of both groups. |w| of its four filters
+# (one input channel each, 1x1): 1, 2, 3, 5 -> units 1 + 3 and 2 + 5, mean 5.5. The producer's filters: unit 0 has
+# channels 0 and 2: 1 + 1, unit 1: 4 + 4; mean 5. Group of the producer: [2, 8] / 5.
+def test_grouped_units_hold_several_filters() -> None:
+    image = K.Input((2, 2, 1))
+    x = K.Conv2D(4, 1, use_bias=False, name="producer")(image)
+    x = K.Conv2D(4, 1, groups=2, use_bias=False, name="grouped")(x)
+    model = tf.keras.Model(image, K.Conv2D(1, 1)(x))
+    model.get_layer("producer").set_weights([np.array([1.0, 4, 1, 4]).reshape(1, 1, 1, 4)])
+    model.get_layer("grouped").set_weights([np.array([[1.0, 2, 3, 5], [0, 0, 0, 0]]).reshape(1, 1, 2, 4)])
+    scores = score(model, "latent_l1")
+    np.testing.assert_allclose(scores["producer"], [0.4, 1.6], rtol=1e-6)
+    np.testing.assert_allclose(scores["grouped"], [4 / 5.5, 7 / 5.5], rtol=1e-6)
+
+
+# Two layers score the depthwise group: the producer (1, 3 -> 0.5, 1.5) and the depthwise filters (4, 0 -> 2, 0).
+def test_depthwise_filters_count() -> None:
+    image = K.Input((2, 2, 1))
+    x = K.Conv2D(2, 1, use_bias=False, name="producer")(image)
+    x = K.DepthwiseConv2D(1, use_bias=False, name="depthwise")(x)
+    model = tf.keras.Model(image, K.Conv2D(1, 1)(x))
+    model.get_layer("producer").set_weights([np.array([1.0, 3]).reshape(1, 1, 1, 2)])
+    model.get_layer("depthwise").set_weights([np.array([4.0, 0]).reshape(1, 1, 2, 1)])
+    np.testing.assert_allclose(score(model, "latent_l1")["producer"], [1.25, 0.75], rtol=1e-6)
+
+
+# |gamma| = 2, 4, 0, mean 2.
+def test_batchnorm_scale() -> None:
+    inputs = K.Input((1,))
+    norm = K.BatchNormalization()
+    model = tf.keras.Model(inputs, K.Dense(1)(norm(K.Dense(3, name="hidden")(inputs))))
+    norm.set_weights([np.array([2.0, -4, 0]), np.zeros(3), np.zeros(3), np.ones(3)])
+    np.testing.assert_allclose(score(model, "batchnorm_scale")["hidden"], [1, 2, 0], rtol=1e-6)
+
+
+def test_batchnorm_scale_says_when_there_is_none() -> None:
+    model = hidden([[1, -2, 0.5], [3, 1, 0]])
+    with pytest.warns(UserWarning, match="'batchnorm_scale' has nothing to read in 'hidden'.*'latent_l1'"):
+        scores = score(model, "batchnorm_scale")["hidden"]
+    np.testing.assert_allclose(scores, [1.6, 1.2, 0.2], rtol=1e-6)
+
+
+# Filters 0, 1, 3 on a line: sums of distances 1 + 3, 1 + 2, 3 + 2; mean 4.
+def test_geometric_median() -> None:
+    np.testing.assert_allclose(score(hidden([[0, 1, 3]]), "geometric_median")["hidden"], [1, 0.75, 1.25], rtol=1e-6)
+
+
+# Signs of four weights, filters a = ++++, b = +++-, c = ----, e = +-+-. Shares that differ:
+#   ab 1/4, ac 1, ae 1/2, bc 3/4, be 1/4, ce 1/2.  Latent norms (times 2): a 1, b 3, c 4, e 2.
+# Without a batch norm: nearest pairs ab and be; a has the smallest norm and goes. Left b, c, e: be 1/4: e goes (2 < 3).
+# Left bc 3/4: b goes (3 < 4). Order a, e, b, c.
+# With one, min(d, 1 - d): ab 1/4, ac 0, ae 1/2, bc 1/4, be 1/4, ce 1/2. ac: a goes. Left bc, be 1/4: e goes (smallest).
+# Then b. Order a, e, b, c again; so turn the norms of a and c: a 4, c 1: without: ab, be: e goes (2), then ab: b (3),
+# then c (1): order e, b, c, a. With: ac: c goes; ab, be: e goes; b; a: order c, e, b, a.
+def redundant(*, norm: bool) -> tf.keras.Model:
+    signs = np.array([[1, 1, 1, 1], [1, 1, 1, -1], [-1, -1, -1, -1], [1, -1, 1, -1]], "float32")
+    inputs = K.Input((4,))
+    layer = lq.layers.QuantDense(4, kernel_quantizer="ste_sign", kernel_constraint="weight_clip", name="hidden")
+    x = layer(inputs)
+    model = tf.keras.Model(inputs, K.Dense(1)(K.BatchNormalization()(x) if norm else x))
+    layer.set_weights([(signs * np.array([[0.4], [0.3], [0.1], [0.2]])).T, np.zeros(4)])
+    return model
+
+
+def test_redundancy() -> None:
+    # order e, b, c, a: a is 3rd (from 0), b 1st, c 2nd, e 0th
+    np.testing.assert_array_equal(score(redundant(norm=False), "redundancy")["hidden"], [3, 1, 2, 0])
+
+
+def test_redundancy_counts_turned_filters_before_a_batch_norm() -> None:
+    # order c, e, b, a
+    np.testing.assert_array_equal(score(redundant(norm=True), "redundancy")["hidden"], [3, 2, 0, 1])
+
+
+# y = 3 h0 + h1 with h = x. Sample (1, 2), label 4: y = 5, dL/dy = 2 (5 - 4) = 2; dL/dg = 2 * (3 * 1, 1 * 2) = (6, 4).
+# Sample (0, 1), label 3: y = 1, dL/dy = -4; dL/dg = -4 * (0, 1) = (0, -4).
+# Mean |.|: 3, 4. Half the mean square: (36 + 0) / 4 = 9, (16 + 16) / 4 = 8.
+def test_gates() -> None:
+    model = hidden([[1, 0], [0, 1]], [[3], [1]])
+    data = (np.array([[1.0, 2], [0, 1]]), np.array([[4.0], [3.0]]))
+    np.testing.assert_allclose(score(model, "taylor", data)["hidden"], [3, 4], rtol=1e-6)
+    np.testing.assert_allclose(score(model, "fisher", data)["hidden"], [9, 8], rtol=1e-6)
+    # twice the loss, twice the gradient
+    twice = score(model, "taylor", data, loss=lambda y, out: 2 * tf.reduce_sum(tf.square(y - out), -1))
+    np.testing.assert_allclose(twice["hidden"], [6, 8], rtol=1e-6)
+
+
+# The gate of a unit that two layers read closes for both: y = (3 h) + (-3 h) does not depend on it.
+def test_gate_is_shared_by_all_consumers() -> None:
+    inputs = K.Input((2,))
+    x = K.Dense(2, use_bias=False, name="hidden")(inputs)
+    a, b = (K.Dense(1, use_bias=False, name=name) for name in "ab")
+    model = tf.keras.Model(inputs, K.Add()([a(x), b(x)]))
+    model.get_layer("hidden").set_weights([np.eye(2)])
+    a.set_weights([np.array([[3.0], [1]])])
+    b.set_weights([np.array([[-3.0], [1]])])
+    # Unit 1: y = 2 h1 = 2, label 0, dL/dy = 4, dL/dg = 4 * 2 = 8.
+    scores = score(model, "taylor", (np.ones((1, 2)), np.zeros((1, 1))))["hidden"]
+    np.testing.assert_allclose(scores, [0, 8], atol=1e-6)
+
+
+# A sign quantiser in the consumer: it reads (1, -1) whatever the size of h. y = 3 - 1 = 2; label 1; dL/dy = 2;
+# dL/dg = 2 * (3 * 1, 1 * -1).
+def test_gate_stands_behind_the_input_quantiser() -> None:
+    model = hidden([[1, 0], [0, 1]], [[3], [1]], input_quantizer="ste_sign")
+    scores = score(model, "taylor", (np.array([[0.2, -7.0]]), np.ones((1, 1))))["hidden"]
+    np.testing.assert_allclose(scores, [6, 2], rtol=1e-6)
+
+
+# h = (1, 2) and (0, -1): mean |h| 0.5, 1.5, their mean 1. Share that is not zero: 0.5, 1; mean 0.75.
+def test_activations() -> None:
+    model = hidden([[1, 0], [0, 1]])
+    x = np.array([[1.0, 2], [0, -1]])
+    np.testing.assert_allclose(score(model, "mean_activation", x)["hidden"], [0.5, 1.5], rtol=1e-6)
+    np.testing.assert_allclose(score(model, "apoz", x)["hidden"], [2 / 3, 4 / 3], rtol=1e-6)
+
+
+# Behind a sign: h0 is +, +, +, -: the rarer sign has share 1/4; h1 +, +, -, -: 1/2; mean 3/8. Sizes are read before it:
+# mean |h0| = 1, mean |h1| = 3.
+def test_activations_of_a_binary_layer() -> None:
+    model = hidden([[1, 0], [0, 1]], input_quantizer="ste_sign")
+    x = np.array([[1.0, 3], [1, 3], [1, -3], [-1, -3]])
+    np.testing.assert_allclose(score(model, "apoz", x)["hidden"], [2 / 3, 4 / 3], rtol=1e-6)
+    np.testing.assert_allclose(score(model, "mean_activation", x)["hidden"], [0.5, 1.5], rtol=1e-6)
+
+
+# 2-bit DoReFa activations are clipped to [0, 1] and rounded to thirds: 0.1 -> 0, 0.5 -> 2/3 (1.5 rounds to even, 2),
+# so unit 0 reads 0, 0, unit 1 reads 2/3, 1: shares of zeros 1 and 0.
+def test_apoz_reads_behind_the_quantiser() -> None:
+    model = hidden([[1, 0], [0, 1]], input_quantizer=lq.quantizers.DoReFa(2, mode="activations"))
+    scores = score(model, "apoz", np.array([[0.1, 0.5], [-4.0, 7.0]]))["hidden"]
+    np.testing.assert_allclose(scores, [0, 2], rtol=1e-6)
+
+
+# Ranks of latent_l1 on (4, 3, 0.5): 1, 0.5, 0. Taylor needs data; random alone would do, but by hand: batch-norm scale
+# (1, 2, 0) -> 0.5, 1, 0. Weights 3 : 1 -> (3 * 1 + 0.5) / 4, (3 * 0.5 + 1) / 4, 0.
+def test_rank_combination() -> None:
+    inputs = K.Input((2,))
+    norm = K.BatchNormalization()
+    model = tf.keras.Model(inputs, K.Dense(1)(norm(K.Dense(3, use_bias=False, name="hidden")(inputs))))
+    model.get_layer("hidden").set_weights([np.array([[1, -2, 0.5], [3, 1, 0]])])
+    norm.set_weights([np.array([2.0, -4, 0]), np.zeros(3), np.zeros(3), np.ones(3)])
+    scores = score(model, {"latent_l1": 3, "batchnorm_scale": 1})["hidden"]
+    np.testing.assert_allclose(scores, [0.875, 0.625, 0], rtol=1e-6)
+
+
+def test_ties_share_a_rank() -> None:
+    # All signs have the same L1: each gets the mean of ranks 0, 0.5, 1.
+    model = hidden([[1, -2, 0.5], [3, 1, -0.1]], quantizer="ste_sign")
+    np.testing.assert_allclose(score(model, {"deployed_l1": 1})["hidden"], [0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("weights", [{}, {"latent_l1": 0}, {"latent_l1": -1}, {"latent_l1": "1"}, {"latent_l1": True}])
+def test_bad_weights(weights: dict) -> None:
+    with pytest.raises(CriterionError, match="Expected a"):
+        get_criterion(weights)
+
+
+# The callback looks after each of three batches. Signs of filter 0: +, - and of filter 1: +, +. We turn by hand:
+# in batch 1 the first weight of filter 0, in batch 3 it turns back and so does one of filter 1.
+# Flips: filter 0: 2 and 0, filter 1: 1 and 0, in 3 looks. Means: 1/3 and 1/6; scores 2/3 and 5/6, mean 3/4.
+def test_flip_frequency() -> None:
+    model = hidden([[1, 1], [-1, 1]], quantizer="ste_sign")
+    layer, callback = model.get_layer("hidden"), FlipFrequencyCallback()
+    callback.set_model(model)
+    callback.on_train_begin()
+    for batch, kernel in enumerate(([[-1, 1], [-1, 1]], [[-0.5, 1], [-1, 1]], [[1, 1], [-1, -1]])):
+        layer.set_weights([np.asarray(kernel, "float32")])
+        callback.on_train_batch_end(batch)
+    assert callback.looks == 3
+    np.testing.assert_allclose(callback.frequency("hidden"), np.array([[2, 0], [0, 1]]) / 3)
+    np.testing.assert_allclose(score(model, "flip_frequency")["hidden"], np.array([2 / 3, 5 / 6]) / 0.75)
+    np.testing.assert_allclose(
+        score(model, FlipFrequency(callback))["hidden"], score(model, "flip_frequency")["hidden"]
+    )
+
+
+def test_flips_are_collected_by_fit() -> None:
+    model = hidden(np.full((3, 4), 0.001).tolist(), quantizer="ste_sign")
+    model.compile(tf.keras.optimizers.SGD(0.1), "mse")
+    callback = FlipFrequencyCallback(every=2)
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    model.fit(x, np.full((40, 1), 9.0), batch_size=5, epochs=1, verbose=0, callbacks=[callback])
+    assert callback.looks == 4  # 8 batches, every second
+    assert callback.flips["hidden", "kernel"].sum() > 0
+
+
+def test_flips_without_a_training() -> None:
+    with pytest.raises(CriterionError, match=r"needs a training that was watched.*FlipFrequencyCallback"):
+        score(hidden([[1, 1], [-1, 1]], quantizer="ste_sign"), "flip_frequency")
