@@ -229,13 +229,17 @@ def _gram(values: np.ndarray, kernel: np.ndarray, slot: np.ndarray, size: int) -
     rows, channels, taps = values.shape
     outputs = kernel.shape[2]
     order = np.argsort(slot, kind="stable")
-    values, kernel, slot = values[:, order], kernel[order], slot[order]
-    owners = _owners(slot, size)
+    owners = _owners(slot[order], size)
     direct = rows * outputs * (channels * taps + size * size)
     through = (rows + outputs) * (channels * taps) ** 2
-    if direct <= through:
-        return _gram_direct(values, kernel, owners)
-    table = kernel.reshape(channels * taps, outputs)
+    cheaper = _gram_direct if direct <= through else _gram_through
+    return cheaper(values[:, order], kernel[order], owners)
+
+
+def _gram_through(values: np.ndarray, kernel: np.ndarray, owners: csr_matrix) -> np.ndarray:
+    """Through the products of patches and those of kernels, some channels at a time."""
+    rows, channels, taps = values.shape
+    table = kernel.reshape(channels * taps, -1)
     flat = values.reshape(rows, channels * taps)
     step = max(1, _BLOCK // (4 * taps * channels * taps))
     strips = []
@@ -248,7 +252,7 @@ def _gram(values: np.ndarray, kernel: np.ndarray, slot: np.ndarray, size: int) -
 
 
 def _gram_direct(values: np.ndarray, kernel: np.ndarray, owners: csr_matrix) -> np.ndarray:
-    """The same through the contributions ``[units, rows, outputs]``, some rows at a time."""
+    """Through the contributions ``[units, rows, outputs]`` themselves, some rows at a time."""
     size, channels = owners.shape
     rows, outputs = len(values), kernel.shape[2]
     step = max(1, _BLOCK // (4 * channels * outputs))

@@ -1,0 +1,189 @@
+"""What units contribute to their consumers, against the layers themselves; the greedy order, by hand."""
+
+from __future__ import annotations
+
+import hypothesis
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from tfqprune.channels import ChannelGraph
+from tfqprune.criteria import contributions
+from tfqprune.criteria.contributions import covariance, read
+from tfqprune.criteria.forward import Forward, consumers
+from tfqprune.criteria.reconstruction import inverse, removal_order
+from tfqprune.samples import Samples
+from tfqprune.scoring import score
+from tfqprune.testing.criteria import NETWORKS, network, samples_for
+
+K, Q = tf.keras.layers, lq.layers
+ALL = 10**6  # positions: more than there are
+
+
+def even(variance: np.ndarray) -> np.ndarray:
+    """Every output counts alike."""
+    return np.ones_like(variance)
+
+
+CONSUMERS = {
+    "same": lambda: K.Conv2D(4, 3, padding="same", name="reader"),
+    "strided": lambda: K.Conv2D(4, 3, strides=2, padding="same", name="reader"),
+    "uneven": lambda: K.Conv2D(4, (1, 2), strides=(2, 1), name="reader"),
+    "dilated": lambda: K.Conv2D(4, 2, dilation_rate=2, padding="same", name="reader"),
+    "grouped": lambda: K.Conv2D(4, 3, groups=2, name="reader"),
+    "separable": lambda: K.SeparableConv2D(4, 3, depth_multiplier=2, name="reader"),
+    "transposed": lambda: K.Conv2DTranspose(4, 3, strides=2, name="reader"),
+    "dense": lambda: K.Dense(4, name="reader"),
+    "signs_padded_with_one": lambda: Q.QuantConv2D(
+        4, 3, padding="same", pad_values=1.0, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="reader"
+    ),
+    "dorefa": lambda: Q.QuantConv2D(
+        4, 3, padding="same", name="reader",
+        input_quantizer=lq.quantizers.DoReFa(2, mode="activations"),
+        kernel_quantizer=lq.quantizers.DoReFa(2, mode="weights"),
+    ),
+}  # fmt: skip
+
+
+def between(reader: tf.keras.layers.Layer, flat: bool = False) -> tf.keras.Model:
+    """image 5x5x2 -> 1x1 conv 4 "producer" -> [flatten] -> READER -> mean, so that it is not the output"""
+    image = K.Input((5, 5, 2))
+    x = K.Conv2D(4, 1, name="producer")(image)
+    x = reader(K.Flatten()(x) if flat else x)
+    return tf.keras.Model(image, K.GlobalAveragePooling2D()(x) if len(x.shape) > 2 else K.Dense(2)(x))
+
+
+def closed(reader: tf.keras.layers.Layer, values: np.ndarray, unit: int, units: np.ndarray) -> np.ndarray:
+    """What the reader puts out less when a unit's input slices of its deployed kernels are zero."""
+    quantizer = getattr(reader, "input_quantizer", None)
+    read = np.asarray(quantizer(values) if quantizer else values)
+    if getattr(reader, "pad_values", 0.0):
+        read = np.pad(read, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0)  # 3x3, stride 1, same
+    gone = read * (units != unit)
+    config = reader.get_config()
+    config.update(input_quantizer=None) if quantizer else None
+    if getattr(reader, "pad_values", 0.0):
+        config.update(padding="valid", pad_values=0.0)
+    bare = type(reader).from_config(config)
+    bare(read)
+    bare.set_weights(reader.get_weights())
+    return np.asarray(bare(read)) - np.asarray(bare(gone))
+
+
+@pytest.mark.parametrize("path", ["_gram_direct", "_gram_through"])
+@pytest.mark.parametrize("name", CONSUMERS)
+def test_covariance_is_that_of_the_layer(name: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = getattr(contributions, path)  # whatever is cheaper: both must be right
+    monkeypatch.setattr(contributions, "_gram_direct", chosen)
+    monkeypatch.setattr(contributions, "_gram_through", chosen)
+    monkeypatch.setattr(contributions, "_BLOCK", 4096)  # several blocks
+    flat = name == "dense"
+    model = between(CONSUMERS[name](), flat)
+    graph, reader = ChannelGraph(model), model.get_layer("reader")
+    x = np.random.default_rng(0).normal(size=(7, 5, 5, 2)).astype("float32")
+    group = graph["producer"]
+    (found,) = (
+        entry
+        for entry in read(graph, [group], Samples([x], None), positions=ALL, batch_size=3, description="")
+        if entry[0].name == "reader"
+    )
+    received = covariance(*found, group, even)
+    values = tf.keras.Model(model.input, reader.input)(x).numpy()
+    number, slot = graph.units(graph.records["reader"].roles["in"])
+    assert (number == group.index).all()
+    z = np.stack([closed(reader, values, unit, slot) for unit in range(group.size)])
+    z = z.reshape(group.size, -1, z.shape[-1]).astype("float64")
+    z -= z.mean(axis=1, keepdims=True)
+    expected = np.einsum("ino,jno->ij", z, z) / z.shape[1]
+    np.testing.assert_allclose(received, expected / expected.sum(), rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_forward_computes_what_the_model_computes(name: str) -> None:
+    model = network(name)
+    graph = ChannelGraph(model)
+    inputs, _ = samples_for(model)
+    watched = consumers(graph)
+    seen = []
+    outputs = Forward(graph, watched, lambda consumer, _, prepared: seen.append(consumer.name) or prepared)(
+        [tf.constant(array) for array in inputs]
+    )
+    np.testing.assert_allclose(outputs[0], model(inputs), rtol=1e-4, atol=1e-5)
+    assert set(seen) == set(watched)
+    assert "depthwise" not in watched  # it passes its channels on
+
+
+# Four units of size 1, z = weight * h over four samples:
+#   h0 = + - + -, h1 = + + - -, h2 = h0, h3 = const. Weights 1, 1.1, -1.2, 10.
+# Variances: z0 1, z1 1.21, z2 1.44, z3 0 (10 everywhere: a mean that the batch norm takes up); cov(z0, z2) = -1.2.
+# One by one the order would be 3, 0, 1, 2. Jointly: 3 (0), 0 (1), then 2: 1.44 - 2 * 1.2 = -0.96 before 1: 1.21.
+def test_joint_order_by_hand() -> None:
+    inputs = K.Input((4,))
+    model = tf.keras.Model(
+        inputs, K.Dense(1, use_bias=False, name="last")(K.Dense(4, use_bias=False, name="hidden")(inputs))
+    )
+    model.get_layer("hidden").set_weights([np.eye(4)])
+    model.get_layer("last").set_weights([np.array([[1.0], [1.1], [-1.2], [10]])])
+    h0, h1 = np.array([1.0, -1, 1, -1]), np.array([1.0, 1, -1, -1])
+    x = np.stack([h0, h1, h0, np.full(4, 1.0)], axis=1)
+    # order 3, 0, 2, 1
+    np.testing.assert_array_equal(score(model, "reconstruction", x)["hidden"], [1, 3, 2, 0])
+
+
+# Two readers of the same units. Reader a has outputs of variance 1 + 9 = 10, shares 0.1 and 0.9; reader b works on
+# another scale, 100 * (4, 1): shares 0.8 and 0.2. Sums 0.9 and 1.1: unit 0 goes first. Unscaled, b would decide: unit 1 first.
+def test_consumers_count_alike() -> None:
+    inputs = K.Input((2,))
+    x = K.Dense(2, use_bias=False, name="hidden")(inputs)
+    a, b = (K.Dense(1, use_bias=False, name=name) for name in "ab")
+    model = tf.keras.Model(inputs, [a(x), b(x)])
+    model.get_layer("hidden").set_weights([np.eye(2)])
+    a.set_weights([np.array([[1.0], [3.0]])])
+    b.set_weights([np.array([[20.0], [10.0]])])
+    x = np.array([[1.0, 1], [-1, 1], [1, -1], [-1, -1]])
+    np.testing.assert_array_equal(score(model, "reconstruction", x)["hidden"], [0, 1])
+
+
+def test_inverse() -> None:
+    np.testing.assert_array_equal(inverse(np.array([4.0, 0.5, 0.0])), [0.25, 2.0, 0.0])
+    np.testing.assert_array_equal(inverse(np.zeros(2)), [0, 0])
+
+
+matrices = arrays.arrays(np.float64, (5, 7), elements=st.floats(-3, 3, width=16))
+
+
+@hypothesis.given(matrices)
+@hypothesis.settings(max_examples=50)
+def test_each_step_grows_least(rows: np.ndarray) -> None:
+    gram = rows @ rows.T
+    order, gone = removal_order(gram).tolist(), []
+    assert sorted(order) == list(range(5))
+    for unit in order:
+        left = [other for other in range(5) if other not in gone]
+        total = {other: gram[np.ix_([*gone, other], [*gone, other])].sum() for other in left}
+        assert total[unit] <= min(total.values()) + 1e-9
+        gone.append(unit)
+
+
+@hypothesis.given(matrices, st.permutations(range(5)))
+@hypothesis.settings(max_examples=50)
+def test_order_follows_a_permutation(rows: np.ndarray, order: list[int]) -> None:
+    gram = rows @ rows.T + np.diag([0.11, 0.23, 0.37, 0.53, 0.71])  # no ties
+    moved = gram[np.ix_(order, order)]
+    hypothesis.assume(_clear(gram))
+    assert [order[unit] for unit in removal_order(moved)] == removal_order(gram).tolist()
+
+
+def _clear(gram: np.ndarray) -> bool:
+    """Whether no two choices are so close that rounding decides."""
+    gone: list[int] = []
+    for unit in removal_order(gram).tolist():
+        left = [other for other in range(len(gram)) if other not in gone]
+        growth = sorted(gram[np.ix_([*gone, other], [*gone, other])].sum() for other in left)
+        if len(growth) > 1 and growth[1] - growth[0] < 1e-6:
+            return False
+        gone.append(unit)
+    return True
