@@ -14,9 +14,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.arena import arena_bytes
-from tflite_export.flatbuffer import serialize
+from tflite_export.device import run_on_phone
+from tflite_export.flatbuffer import read_model, serialize
 from tflite_export.graph import BuiltinOperator, Graph, TensorType
-from tflite_export.runtime import ask, check_runtime
+from tflite_export.runtime import ask, check_runtime, runtime_of, suits_xnnpack
 from tfqprune.errors import ExportError
 
 
@@ -70,8 +71,10 @@ def benchmark(
     warm_up_seconds: float = 0.2,
     seconds: float = 0.5,
     max_seconds: float = 30.0,
+    device: str | None = None,
+    tool: str | os.PathLike[str] | None = None,
 ) -> Benchmark:
-    """Measures a .tflite file on this machine.
+    """Measures a .tflite file on this machine, or on an attached phone.
 
     Args:
         path: the file.
@@ -83,17 +86,24 @@ def benchmark(
         warm_up_seconds: untimed invocations first.
         seconds: time to spend on timed invocations, at least.
         max_seconds: stop timing after so long, with at least three invocations.
+        device: None for this machine, ``adb`` for the attached Android phone (the runtime's ``benchmark_model`` runs
+            there; the spread is then the standard deviation, and the runtime need not be installed here).
+        tool: the ``benchmark_model`` binary for the phone (see :func:`tflite_export.device.run_on_phone`).
 
     Returns:
         A :class:`Benchmark`.
 
     Raises:
         ExportError: the file is damaged or does not run, or an argument is out of range.
-        MissingDependencyError: the file needs a runtime that is not installed.
+        MissingDependencyError: the file needs a runtime that is not installed, or adb, phone or tool are missing.
     """
+    if device not in (None, "adb"):
+        raise ExportError(f"Expected device to be None or 'adb'. Received: {device!r}.")
     for name, value, least in (("runs", runs, 1), ("threads", threads, 1), ("seconds", seconds, 0)):
         if not value >= least:
             raise ExportError(f"Expected {name} to be at least {least}. Received: {value!r}.")
+    if device == "adb":
+        return _on_phone(path, runs, threads, runtime, xnnpack, tool)
     chosen, use_xnnpack = check_runtime(path, runtime, xnnpack)
     with tempfile.TemporaryDirectory() as folder:
         tiny = Path(folder) / "tiny.tflite"
@@ -113,6 +123,26 @@ def benchmark(
         runs=len(times), peak_memory=int(answer["peak_memory"]), arena_bytes=arena_bytes(path),
         file_bytes=Path(path).stat().st_size, threads=threads, runtime=chosen, xnnpack=use_xnnpack,
         batch_size=int(answer["batch"]),
+    )  # fmt: skip
+
+
+def _on_phone(
+    path: str | os.PathLike[str],
+    runs: int,
+    threads: int,
+    runtime: str | None,
+    xnnpack: bool | None,
+    tool: str | os.PathLike[str] | None,
+) -> Benchmark:
+    model = read_model(path)
+    chosen = runtime or runtime_of(model)
+    use_xnnpack = suits_xnnpack(model) if xnnpack is None else xnnpack
+    times = run_on_phone(path, runtime=chosen, threads=threads, xnnpack=use_xnnpack, runs=runs, tool=tool)
+    shape = Graph(model).shape(int(model.subgraphs[0].inputs[0]))
+    return Benchmark(
+        latency_ms=times.median_ms, latency_spread_ms=times.spread_ms, latency_min_ms=times.min_ms, runs=times.runs,
+        peak_memory=times.peak_memory, arena_bytes=arena_bytes(path), file_bytes=Path(path).stat().st_size,
+        threads=threads, runtime=chosen, xnnpack=use_xnnpack, batch_size=shape[0] if shape else 1,
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def _same_integers(stored: np.ndarray, kernel: CodedKernel) -> bool:
 
 
 def _same_signs(words: np.ndarray, kernel: CodedKernel) -> bool:
-    """Whether sign words are a kernel's, up to the sign of a channel (turned where a batch norm's scale is negative)."""
+    """Whether sign words are a kernel's, up to the sign of a channel (turned with a negative batch-norm scale)."""
     wanted = kernel.integers.shape
     if len(wanted) != 4 or words.shape[:-1] != wanted[:-1] or words.shape[-1] != -(-wanted[-1] // 32):
         return False
