@@ -125,15 +125,17 @@ def match_constants(graph: Graph, kernels: list[CodedKernel]) -> list[Match]:
     return matches
 
 
-def channel_scale(values: np.ndarray, integers: np.ndarray, axis: int) -> np.ndarray | None:
-    """The float32 [channels] with values == scale * integers to float rounding, or None where there is none."""
+def channel_scale(
+    values: np.ndarray, integers: np.ndarray, axis: int, tolerance: float = _TOLERANCE
+) -> np.ndarray | None:  # fmt: skip
+    """The float32 [channels] with values == scale * integers to ``tolerance`` of a channel's largest, or None."""
     rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).astype(np.float64)
     codes_ = np.moveaxis(integers, axis, 0).reshape(rows.shape[0], -1).astype(np.float64)
     power = (codes_**2).sum(axis=1)
     scale = (rows * codes_).sum(axis=1) / np.where(power == 0, 1.0, power)
     error = np.abs(rows - scale[:, None] * codes_).max(axis=1)
     largest = np.abs(scale) * np.maximum(np.abs(codes_).max(axis=1), 1.0)
-    if not np.all(error <= _TOLERANCE * largest):
+    if not np.all(error <= tolerance * largest):
         return None
     return scale.astype(np.float32)
 

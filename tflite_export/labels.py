@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,10 @@ from tflite_export.graph import Graph, TensorType
 from tflite_export.packing import pack, pack_sign_words, unpack_sign_words
 from tfqprune.errors import TfqpruneError
 from tfqprune.precision import deployed
+
+# Share of a channel's largest weight by which a stored value may be off: float32 roundings, half a step of 10 bits,
+# half a step of 7 bits.
+_FLOAT_TOLERANCE = {TensorType.FLOAT32: 4e-6, TensorType.FLOAT16: 6e-4, TensorType.INT8: 4.2e-3}
 
 
 def label_constants(graph: Graph, model: Any) -> dict[int, str]:
@@ -37,17 +42,25 @@ def label_constants(graph: Graph, model: Any) -> dict[int, str]:
         if not graph.is_constant(index):
             continue
         name = by_content.get(graph.raw(index).tobytes())
-        if name is None and tensor.type == TensorType.FLOAT32:
-            values = graph.constant(index)
-            candidates = floats.get(graph.shape(index), [])
-            name = next((n for n, v, axis in candidates if channel_scale(values, v, axis) is not None), None)
+        shape = graph.shape(index)
+        if name is None and tensor.type in _FLOAT_TOLERANCE:
+            values, tolerance = graph.constant(index), _FLOAT_TOLERANCE[tensor.type]
+            name = _first(n for n, v, axis in floats.get(shape, []) if _proportional(values, v, axis, tolerance))
         if name is None and tensor.type == TensorType.INT8:
-            name = next((k.layer for k in kernels if _same_integers(graph.constant(index), k)), None)
-        if name is None and tensor.type == TensorType.INT32 and len(graph.shape(index)) == 4:
-            name = next((k.layer for k in kernels if _same_signs(graph.constant(index), k)), None)
+            name = _first(k.layer for k in kernels if _same_integers(graph.constant(index), k))
+        if name is None and tensor.type == TensorType.INT32 and len(shape) == 4:
+            name = _first(k.layer for k in kernels if _same_signs(graph.constant(index), k))
         if name is not None:
             labels[index] = name
     return labels
+
+
+def _first(names: Iterator[str]) -> str | None:
+    return next(names, None)
+
+
+def _proportional(values: np.ndarray, kernel: np.ndarray, axis: int, tolerance: float) -> bool:
+    return channel_scale(values, kernel, axis, tolerance) is not None
 
 
 def _same_integers(stored: np.ndarray, kernel: CodedKernel) -> bool:
