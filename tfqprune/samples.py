@@ -93,8 +93,8 @@ def _split(element: Any) -> tuple[Any, Any]:
 
 def _length(x: Any) -> int:
     flat = tf.nest.flatten(x) if isinstance(x, list | dict) and not _is_numbers(x) else [x]
-    first = np.asarray(flat[0]) if flat else np.empty(0)
-    return len(first) if first.ndim else 0
+    first = flat[0] if flat else ()
+    return len(first) if hasattr(first, "__len__") and np.ndim(getattr(first, "shape", (0,))) else 0
 
 
 def _is_numbers(x: Any) -> bool:
@@ -108,20 +108,22 @@ def _from_dataset(model: tf.keras.Model, data: tf.data.Dataset, count: int) -> t
     first = tf.nest.flatten(x_spec)
     if first and getattr(first[0], "shape", tf.TensorShape(None)).rank == len(model.inputs[0].shape) - 1:
         data = data.batch(min(count, 64))
-    parts, total = [], 0
+    parts: list[list[np.ndarray]] = []
+    total, structure = 0, None
     for element in data:
-        x, y = _split(element)
-        parts.append((tf.nest.map_structure(np.asarray, x), tf.nest.map_structure(np.asarray, y)))
-        total += len(tf.nest.flatten(parts[-1][0])[0]) if tf.nest.flatten(parts[-1][0])[0].ndim else 1
+        structure = _split(element)  # labels that are missing (None) are part of the structure, not of its leaves
+        parts.append([np.asarray(leaf) for leaf in tf.nest.flatten(structure) if leaf is not None])
+        total += len(parts[-1][0]) if parts[-1] and parts[-1][0].ndim else 1
         if total >= count:
             break
     if not parts:
         raise DataError("Expected at least one sample. Received: an empty tf.data.Dataset.")
     try:
-        joined = tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+        joined = iter([np.concatenate(arrays) for arrays in zip(*parts, strict=True)])
     except ValueError as error:
         raise DataError(f"Expected samples of one shape. Received: a data set of several ({error}).") from error
-    return joined
+    x, y = tf.nest.map_structure(lambda leaf: None if leaf is None else next(joined), structure)
+    return x, y
 
 
 def _per_input(model: tf.keras.Model, x: Any) -> list[Any]:

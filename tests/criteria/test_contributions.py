@@ -134,7 +134,8 @@ def test_joint_order_by_hand() -> None:
 
 
 # Two readers of the same units. Reader a has outputs of variance 1 + 9 = 10, shares 0.1 and 0.9; reader b works on
-# another scale, 100 * (4, 1): shares 0.8 and 0.2. Sums 0.9 and 1.1: unit 0 goes first. Unscaled, b would decide: unit 1 first.
+# another scale, 100 * (4, 1): shares 0.8 and 0.2. Sums 0.9 and 1.1: unit 0 goes first. Unscaled, b would decide and
+# unit 1 would go first.
 def test_consumers_count_alike() -> None:
     inputs = K.Input((2,))
     x = K.Dense(2, use_bias=False, name="hidden")(inputs)

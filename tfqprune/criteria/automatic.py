@@ -15,7 +15,7 @@ AUTO: dict[tuple[Kind, bool], str] = {
     ("binary", True): "reconstruction",
     ("k-bit", True): "reconstruction",
     ("float", True): "reconstruction",
-    ("binary", False): "redundancy",
+    ("binary", False): "latent_l1",
     ("k-bit", False): "batchnorm_scale",
     ("float", False): "latent_l1",
 }

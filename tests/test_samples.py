@@ -1,0 +1,125 @@
+"""Samples from arrays and data sets, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfqprune.data import Split
+from tfqprune.errors import DataError
+from tfqprune.samples import take_samples
+
+K = tf.keras.layers
+
+
+@pytest.fixture(scope="module")
+def one() -> tf.keras.Model:
+    inputs = K.Input((3,), name="vector")
+    return tf.keras.Model(inputs, K.Dense(2, name="answer")(inputs))
+
+
+@pytest.fixture(scope="module")
+def two() -> tf.keras.Model:
+    first, second = K.Input((3,), name="one"), K.Input((1,), name="two")
+    return tf.keras.Model([first, second], [K.Dense(2, name="a")(first), K.Dense(1, name="b")(second)])
+
+
+X, Y = np.arange(30.0).reshape(10, 3), np.arange(10)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (X, Y),
+        (X, Y, np.ones(10)),
+        ([X], Y),
+        ({"vector": X}, {"answer": Y}),
+        Split(X.astype("float32"), Y),
+        tf.data.Dataset.from_tensor_slices((X, Y)),
+        tf.data.Dataset.from_tensor_slices((X, Y)).batch(4),
+        tf.data.Dataset.from_tensor_slices(({"vector": X}, Y)).batch(4),
+    ],
+    ids=["pair", "weights", "list", "mapping", "split", "single", "batched", "batched mapping"],
+)
+def test_forms(one: tf.keras.Model, data: object) -> None:
+    samples = take_samples(one, data)
+    np.testing.assert_array_equal(samples.inputs[0], X)
+    assert samples.inputs[0].dtype == np.float32
+    np.testing.assert_array_equal(samples.labels[0], Y)
+
+
+@pytest.mark.parametrize("data", [X, (X,), X.tolist(), X.astype(np.int8), tf.constant(X)])
+def test_inputs_alone(one: tf.keras.Model, data: object) -> None:
+    samples = take_samples(one, data)
+    np.testing.assert_array_equal(samples.inputs[0], X)
+    assert samples.labels is None
+
+
+def test_several_inputs_and_outputs(two: tf.keras.Model) -> None:
+    samples = take_samples(two, ({"two": X[:, :1], "one": X}, [Y, Y + 1]))
+    np.testing.assert_array_equal(samples.inputs[0], X)
+    np.testing.assert_array_equal(samples.inputs[1], X[:, :1])
+    np.testing.assert_array_equal(samples.labels[1], Y + 1)
+    assert take_samples(two, [X, X[:, :1]]).labels is None
+
+
+def test_a_fixed_choice_keeps_pairs_together(one: tf.keras.Model) -> None:
+    first, again = take_samples(one, (X, Y), 4), take_samples(one, (X, Y), 4)
+    assert len(first) == 4
+    np.testing.assert_array_equal(first.inputs[0][:, 0], 3 * first.labels[0])  # row i of X starts with 3 i
+    np.testing.assert_array_equal(first.labels[0], again.labels[0])
+    assert first.labels[0].tolist() != [0, 1, 2, 3]
+
+
+def test_endless_data_sets_are_not_run_through(one: tf.keras.Model) -> None:
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).repeat().batch(4)
+    assert take_samples(one, data, 9).labels[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_batches(one: tf.keras.Model) -> None:
+    sizes = [(len(x[0]), len(y[0])) for x, y in take_samples(one, (X, Y)).batches(4)]
+    assert sizes == [(4, 4), (4, 4), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (X[:, :2], r"samples of shape \(3\) for input 'vector'. Received: an array \(10, 2\)"),
+        (X[0], r"Received: an array \(3,\)"),
+        (X[:0], "empty data"),
+        (np.array([["a", "b", "c"]]), "Expected numbers"),
+        (None, "Expected numbers.*NoneType"),
+        ([[1, 2, 3], [1, 2]], "unequal shape"),
+        (np.where(X == 4, np.nan, X), "1 that are NaN or infinite"),
+        ((X, Y[:5]), None),
+        ((X, Y, Y, Y), "a tuple of 4"),
+        ({"matrix": X}, r"inputs \['vector'\]. Received: \['matrix'\]"),
+        (tf.data.Dataset.from_tensor_slices(X[:0]).batch(2), "an empty tf.data.Dataset"),
+        (tf.data.Dataset.from_tensor_slices(X[:, :2]).batch(2), r"\(10, 2\)"),
+    ],
+)
+def test_refused(one: tf.keras.Model, data: object, message: str | None) -> None:
+    with pytest.raises(DataError, match=message or "one label for each of 10 samples"):
+        take_samples(one, data)
+
+
+def test_refused_for_several_inputs(two: tf.keras.Model) -> None:
+    with pytest.raises(DataError, match="a list of 2 arrays"):
+        take_samples(two, X)
+    with pytest.raises(DataError, match="as many samples for each input"):
+        take_samples(two, [X, X[:5, :1]])
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, True])
+def test_bad_counts(one: tf.keras.Model, count: object) -> None:
+    with pytest.raises(DataError, match="number of samples"):
+        take_samples(one, X, count)
+
+
+def test_whole_numbers_stay_whole() -> None:
+    inputs = K.Input((2,), dtype="int32", name="tokens")
+    model = tf.keras.Model(inputs, K.Flatten()(K.Embedding(5, 2)(inputs)))
+    assert take_samples(model, np.ones((3, 2), np.int64)).inputs[0].dtype == np.int32
+    with pytest.raises(DataError, match="Expected whole numbers"):
+        take_samples(model, np.full((3, 2), 0.5))
