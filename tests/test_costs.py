@@ -101,6 +101,11 @@ def test_shared_layer_multiplies_twice() -> None:
     assert (tq.cost(model).params, tq.cost(model).macs) == (9, 2 * 16 * 9)
 
 
+def test_no_weights_at_all() -> None:
+    model = tf.keras.Sequential([K.Input((4,)), K.Dropout(0.5)])
+    assert tq.cost(model).as_dict() == {"params": 0, "macs": 0, "bops": 0, "memory": 0}
+
+
 def test_half_precision_weights() -> None:
     model = tf.keras.Sequential([K.Input((4,), dtype="float16"), K.Dense(2, dtype="float16")])
     assert tq.cost(model).memory == 10 * 2

@@ -128,7 +128,8 @@ class CostModel:
                     )
                 )
         columns = list(zip(*entries, strict=True)) if entries else [()] * 8
-        self.terms = _Terms(*(np.asarray(column) for column in columns))
+        types = (int, float, int, int, int, float, int, bool)
+        self.terms = _Terms(*(np.asarray(column, dtype) for column, dtype in zip(columns, types, strict=True)))
         indptr = np.cumsum([0, *(len(row) for row in role_rows)])
         indices = np.concatenate(role_rows) if role_rows else np.empty(0, np.int64)
         self._roles = csr_matrix((np.ones(len(indices)), indices, indptr), shape=(len(role_rows), graph.unit_count))

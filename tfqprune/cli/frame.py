@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 import tfqprune
-from tfqprune.cli import doctor, summary
+from tfqprune.cli import demo, doctor, summary
 from tfqprune.errors import TfqpruneError
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ def _globals(
 
 
 app.command(name="summary")(summary.summary)
+app.command(name="demo")(demo.demo)
 app.command(name="doctor")(doctor.doctor)
 
 

@@ -78,6 +78,22 @@ def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def score_table(criterion: str, groups: Sequence[Mapping[str, Any]]) -> Table:
+    """What a criterion says of each channel group.
+
+    Args:
+        criterion: its name.
+        groups: each with name, units and lowest (the units that go first).
+    """
+    table = Table(title=f"Units by {escape(criterion)}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("group", overflow="fold")
+    table.add_column("units", justify="right")
+    table.add_column("lowest first")
+    for group in groups:
+        table.add_row(escape(group["name"]), str(group["units"]), " ".join(map(str, group["lowest"])) + " ...")
+    return table
+
+
 def pairs_table(title: str, pairs: Mapping[str, str]) -> Table:
     """Names and values."""
     table = Table(title=escape(title), title_justify="left", show_header=False, box=box.SIMPLE)
