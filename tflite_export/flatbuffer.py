@@ -118,6 +118,8 @@ def _check_indices(model: Any) -> None:
             _check_range([tensor.buffer], buffers, "buffer")
             if tensor.shape is not None:
                 tensor.shape = np.asarray(tensor.shape).reshape(-1)
+                if tensor.shape.size and int(tensor.shape.min()) < 0:
+                    raise _damaged(f"a shape with {int(tensor.shape.min())}")
         _check_range(subgraph.inputs, tensors, "graph input")
         _check_range(subgraph.outputs, tensors, "graph output")
         for operator in subgraph.operators:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tflite_export as te
+from tflite_export.arena import _lifetimes, plan
 from tflite_export.benchmarking import _tiny_model
 from tflite_export.flatbuffer import read_model, serialize, write_atomically
 from tflite_export.graph import Graph
@@ -71,6 +73,58 @@ def test_mutated_files_end_in_a_clear_error(changes: list[tuple[int, int]]) -> N
     except ExportError:
         return
     assert report.total == len(content)
+
+
+@given(
+    which=st.sampled_from([("float32", "plain", "2"), ("packed", "residual", "binary"), ("fast", "dense", "2")]),
+    changes=st.lists(
+        st.tuples(
+            st.integers(0, 10**9),
+            st.one_of(
+                st.binary(min_size=1, max_size=4),
+                st.sampled_from([b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\0" * 4, b"\1\0\0\0"]),
+            ),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    keep=st.one_of(st.none(), st.floats(0, 1)),
+)
+def test_mutated_networks_end_in_a_clear_error(
+    exported: Callable[..., te.ExportResult],
+    which: tuple[str, ...],
+    changes: list[tuple[int, bytes]],
+    keep: float | None,
+) -> None:
+    content = bytearray(exported(*which).path.read_bytes())
+    for place, value in changes:
+        # half of the changes go where the tables are: the first and last kilobytes
+        region = [len(content), 4000][place % 2]
+        start = 8 + (place // 2) % (region - 12)
+        content[start : start + len(value)] = value
+    hostile = bytes(content if keep is None else content[: int(keep * len(content))])
+    try:
+        report = te.size_report(hostile)
+        graph = Graph(read_model(hostile))
+        planned = plan([(math.prod(graph.shape(i)), *life) for i, life in _lifetimes(graph).items()])
+    except ExportError:
+        return
+    assert sum(report.by_kind.values()) == report.total == len(hostile)
+    assert planned >= 0
+
+
+def test_a_constant_that_is_too_short_for_its_shape_ends_in_an_error(
+    exported: Callable[..., te.ExportResult], tmp_path: Path
+) -> None:
+    model = read_model(exported("float32", "plain", "2").path)
+    graph = Graph(model)
+    kernel = int(next(op for op in graph.operators if graph.kind(op) == "CONV_2D").inputs[1])
+    buffer = graph.tensors[kernel].buffer
+    model.buffers[buffer].data = model.buffers[buffer].data[:64]
+    path = tmp_path / "short.tflite"
+    path.write_bytes(serialize(model))
+    with pytest.raises(ExportError, match=r"to run. Received: (exit code|signal)"):
+        te.benchmark(path)
 
 
 @given(st.binary(max_size=300))
