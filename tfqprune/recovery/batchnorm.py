@@ -27,9 +27,10 @@ class _Moments:
     def add(self, count: int, mean: np.ndarray, variance: np.ndarray) -> None:
         """Takes in a batch, by the formula of Chan et al. for joining two sets of data."""
         total = self.count + count
-        delta = mean - self.mean
-        self.squares = self.squares + variance * count + delta**2 * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
+        with np.errstate(invalid="ignore"):  # infinities are looked for at the end, where the layer is known
+            delta = mean - self.mean
+            self.squares = self.squares + variance * count + delta**2 * (self.count * count / total)
+            self.mean = self.mean + delta * (count / total)
         self.count = total
 
 

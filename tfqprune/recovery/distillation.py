@@ -96,7 +96,9 @@ def distill(
         feature_weight=feature_weight,
         probabilities=tuple(is_probabilities(tf.cast(model(inputs), tf.float32)) for model in (student, teacher)),
     )
-    for (own, other), mine, theirs in zip(pairs, distiller.own(inputs)[1:], distiller.taught(inputs)[1:], strict=True):
+    for (own, other), mine, theirs in zip(
+        pairs, _flat(distiller.own(inputs))[1:], _flat(distiller.taught(inputs))[1:], strict=True
+    ):
         if mine.shape[1:-1] != theirs.shape[1:-1]:
             raise DataError(
                 f"Expected features of the same size apart from channels. Received: student {own!r} {mine.shape[1:]}, "
@@ -155,13 +157,13 @@ class Distiller(tf.keras.Model):
         return list(self.own.trainable_weights)
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
-        return self.own(inputs, training=training)[0]
+        return _flat(self.own(inputs, training=training))[0]
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         x, y, weight = tf.keras.utils.unpack_x_y_sample_weight(data)
-        theirs = self.taught(x, training=False)
+        theirs = _flat(self.taught(x, training=False))
         with tf.GradientTape() as tape:
-            mine = self.own(x, training=True)
+            mine = _flat(self.own(x, training=True))
             task = self.compiled_loss(y, mine[0], weight, regularization_losses=self.own.losses)
             taught = divergence(self.logits(theirs[0], 1), self.logits(mine[0], 0), self.temperature)
             total = self.alpha * taught + (1 - self.alpha) * task
@@ -180,7 +182,7 @@ class Distiller(tf.keras.Model):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         x, y, weight = tf.keras.utils.unpack_x_y_sample_weight(data)
-        output = self.own(x, training=False)[0]
+        output = _flat(self.own(x, training=False))[0]
         self.compiled_loss(y, output, weight)
         self.compiled_metrics.update_state(y, output, weight)
         return {metric.name: metric.result() for metric in self.metrics if metric.name not in self.parts}
@@ -189,6 +191,11 @@ class Distiller(tf.keras.Model):
         """Logits of the student (0) or teacher (1), up to a constant."""
         output = tf.cast(output, tf.float32)
         return tf.math.log(tf.maximum(output, _TINY)) if self.probabilities[which] else output
+
+
+def _flat(outputs: Any) -> list[tf.Tensor]:
+    """Outputs as a list: Keras gives a lone output without one."""
+    return list(tf.nest.flatten(outputs))
 
 
 def divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:

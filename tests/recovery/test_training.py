@@ -1,0 +1,174 @@
+"""Fine-tuning and distillation: schedules, losses and clipping by hand; that both learn."""
+
+from __future__ import annotations
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfqprune as tq
+from tfqprune.data import Split
+from tfqprune.errors import DataError, ModelTypeError
+from tfqprune.recovery import clip_latent
+from tfqprune.recovery.distillation import attention, divergence
+from tfqprune.recovery.training import cosine, fresh_optimizer
+
+K = tf.keras.layers
+
+
+def classifier(softmax: bool = True, width: int = 8, name: str = "middle") -> tf.keras.Model:
+    inputs = K.Input((2,))
+    x = K.Dense(width, activation="relu", name=name)(inputs)
+    return tf.keras.Model(inputs, K.Dense(2, activation="softmax" if softmax else None)(x))
+
+
+def corners(count: int = 200) -> Split:
+    """Two classes, told apart by the sign of the sum."""
+    x = np.random.default_rng(0).normal(size=(count, 2)).astype("float32")
+    return Split(x, (x.sum(axis=1) > 0).astype(np.int64))
+
+
+# Half a cosine over 2 epochs of 5 steps: all, half, nothing.
+def test_cosine() -> None:
+    schedule = cosine(0.1, steps=5, epochs=2)
+    np.testing.assert_allclose([float(schedule(step)) for step in (0, 5, 10, 11)], [0.1, 0.05, 0, 0], atol=1e-8)
+
+
+def test_finetune_learns() -> None:
+    model, data = classifier(), corners()
+    history = tq.finetune(model, data, data, epochs=8, learning_rate=0.05, batch_size=32)
+    assert len(history.history["loss"]) == 8
+    assert history.history["val_accuracy"][-1] > 0.95
+    # 8 epochs of 7 steps; the last of the 56 was taken at 0.05 (1 + cos(55 pi / 56)) / 2
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.025 * (1 + np.cos(np.pi * 55 / 56)), rel=1e-3)
+
+
+@pytest.mark.parametrize("form", ["pair", "dataset", "one hot", "logits", "regression"])
+def test_finetune_takes(form: str) -> None:
+    data = corners(64)
+    model, train = classifier(softmax=form != "logits"), (data.x, data.y)
+    if form == "dataset":
+        train = tf.data.Dataset.from_tensor_slices(train).batch(16)
+    elif form == "one hot":
+        train = (data.x, np.eye(2, dtype="float32")[data.y])
+    elif form == "regression":
+        model = tf.keras.Sequential([K.Input((2,)), K.Dense(1)])
+        train = (data.x, data.x.sum(axis=1))
+    history = tq.finetune(model, train, epochs=6, learning_rate=0.05, batch_size=16).history
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+    assert ("accuracy" in history) == (form != "regression")
+
+
+def test_optimiser_is_fresh_and_keeps_its_settings() -> None:
+    used = tf.keras.optimizers.SGD(0.5, momentum=0.7)
+    model, data = classifier(), corners(32)
+    model.compile(used, "sparse_categorical_crossentropy")
+    model.fit(data.x, data.y, verbose=0)
+    tq.finetune(model, data, optimizer=used, batch_size=32, learning_rate=0.1)
+    assert model.optimizer is not used
+    assert model.optimizer.momentum == 0.7
+    assert int(model.optimizer.iterations) == 1
+    assert model.loss == "sparse_categorical_crossentropy"  # the compiled loss was kept
+    assert fresh_optimizer(tf.keras.optimizers.RMSprop, 0.1).learning_rate.numpy() == np.float32(0.1)
+
+
+def test_latent_weights_are_clipped_first() -> None:
+    model = tf.keras.Sequential(
+        [K.Input((2,)), lq.layers.QuantDense(2, kernel_quantizer="ste_sign", kernel_constraint="weight_clip")]
+    )
+    model.set_weights([np.array([[5.0, -0.5], [-3, 1]]), np.array([9.0, 9])])
+    assert clip_latent(model) == 2
+    kernel, bias = model.get_weights()
+    np.testing.assert_array_equal(kernel, [[1, -0.5], [-1, 1]])
+    np.testing.assert_array_equal(bias, [9, 9])
+    assert clip_latent(model) == 0
+
+
+# Teacher logits (log 4, 0): probabilities 0.8, 0.2; student (0, 0): 0.5, 0.5; T = 1:
+#   KL = 0.8 log(0.8 / 0.5) + 0.2 log(0.2 / 0.5) = 0.3760 - 0.1833 = 0.1927.
+# T = 2: logits (log 2, 0): 2/3, 1/3: KL = 2/3 log(4/3) + 1/3 log(2/3) = 0.1918 - 0.1352 = 0.0566; times 4: 0.2265.
+def test_divergence() -> None:
+    teacher, student = tf.math.log([[4.0, 1.0]]), tf.zeros((1, 2))
+    assert float(divergence(teacher, student, 1.0)) == pytest.approx(0.8 * np.log(1.6) + 0.2 * np.log(0.4), rel=1e-5)
+    expected = 4 * (2 / 3 * np.log(4 / 3) + 1 / 3 * np.log(2 / 3))
+    assert float(divergence(teacher, student, 2.0)) == pytest.approx(expected, rel=1e-5)
+    assert float(divergence(teacher + 7, teacher, 3.0)) == pytest.approx(0, abs=1e-6)  # only differences count
+
+
+# Two positions, three channels: sums of squares 1 + 4 + 4 = 9 and 12, divided by the norm of (9, 12), 15.
+def test_attention() -> None:
+    features = tf.constant([[[1.0, 2, -2], [0, 0, np.sqrt(12)]]])
+    np.testing.assert_allclose(attention(features), [[9 / 15, 12 / 15]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_student_learns_what_the_teacher_says(softmax: bool) -> None:
+    data = corners()
+    teacher, student = classifier(softmax), classifier(softmax, width=4)
+    tq.finetune(teacher, data, epochs=6, learning_rate=0.05)
+    before = [weight.numpy() for weight in teacher.weights]
+    wrong = Split(data.x, 1 - data.y)  # with alpha = 1 the labels have no say
+    history = tq.distill(student, teacher, wrong, epochs=10, alpha=1.0, learning_rate=0.1, batch_size=32).history
+    assert history["distillation"][-1] < 0.2 * history["distillation"][0]
+    np.testing.assert_allclose(history["total"], history["distillation"], rtol=1e-5)
+    agreement = (student.predict(data.x, verbose=0).argmax(1) == teacher.predict(data.x, verbose=0).argmax(1)).mean()
+    assert agreement > 0.9  # what the labels say would be below 0.1
+    for weight, value in zip(teacher.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value)
+
+
+def convolutional(width: int) -> tf.keras.Model:
+    image = K.Input((4, 4, 1))
+    x = K.Conv2D(width, 3, padding="same", name="features")(image)
+    return tf.keras.Model(image, K.Dense(2, activation="softmax")(K.GlobalAveragePooling2D()(K.ReLU()(x))))
+
+
+def test_features_of_different_width() -> None:
+    x = np.random.default_rng(0).normal(size=(64, 4, 4, 1)).astype("float32")
+    data = (x, (x.mean((1, 2, 3)) > 0).astype(int))
+    teacher, student = convolutional(6), convolutional(3)
+    history = tq.distill(
+        student, teacher, data, data, epochs=8, features=["features"], feature_weight=100.0, learning_rate=0.05,
+        batch_size=16,
+    ).history  # fmt: skip
+    assert history["total"][-1] < 0.5 * history["total"][0]
+    assert "val_accuracy" in history
+    with pytest.raises(DataError, match=r"'nothing', which .* does not have"):
+        tq.distill(student, teacher, data, features=["nothing"])
+    with pytest.raises(DataError, match="positions and channels"):
+        tq.distill(student, teacher, data, features=[(student.layers[-1].name, teacher.layers[-1].name)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"optimizer": "adamm"}, "Expected a Keras optimiser"),
+    ],
+)
+def test_bad_numbers(wrong: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        tq.finetune(classifier(), corners(16), **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"alpha": 1.5}, {"feature_weight": -1.0}])
+def test_bad_numbers_of_distillation(wrong: dict) -> None:
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        tq.distill(classifier(), classifier(), corners(16), **wrong)
+
+
+def test_bad_data_and_models() -> None:
+    data = corners(16)
+    with pytest.raises(DataError, match="train data with labels"):
+        tq.finetune(classifier(), data.x)
+    with pytest.raises(DataError, match="validation data with labels"):
+        tq.finetune(classifier(), data, data.x)
+    with pytest.raises(DataError, match="endless"):
+        tq.finetune(classifier(), tf.data.Dataset.from_tensors((data.x, data.y)).repeat())
+    with pytest.raises(DataError, match="from 0 to 5, for 2 classes"):
+        tq.finetune(classifier(), (data.x, np.arange(16) % 6))
+    with pytest.raises(ModelTypeError, match="same shape"):
+        tq.distill(classifier(), tf.keras.Sequential([K.Input((2,)), K.Dense(3)]), data)

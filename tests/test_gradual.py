@@ -1,0 +1,115 @@
+"""Gradual pruning: the masked training model computes what the slim model will; schedules are followed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_model_optimization.sparsity.keras import ConstantSparsity, PolynomialDecay
+
+import tfqprune as tq
+from tfqprune.errors import PlanError
+from tfqprune.masking import mask
+from tfqprune.testing.criteria import network, samples_for
+
+K = tf.keras.layers
+NETWORKS = ["float", "binary_residual", "dorefa_residual", "grouped", "ternary_dense"]
+
+
+def never(step: tf.Tensor) -> tuple[bool, float]:
+    return False, 0.0
+
+
+@pytest.mark.filterwarnings("ignore:Criterion .* has nothing to read")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_masked_is_slim_at_every_moment(name: str) -> None:
+    model = network(name)
+    inputs, labels = samples_for(model)
+    x = inputs if len(inputs) > 1 else inputs[0]
+    gradual = tq.GradualPruning(model, never, "latent_l1")
+    training = gradual.training_model
+    np.testing.assert_array_equal(training(x), model(x))
+    training.compile(tf.keras.optimizers.SGD(0.05), tf.keras.losses.SparseCategoricalCrossentropy(name == "grouped"))
+    for share in (0.25, 0.5):
+        gradual.prune_to(share)
+        training.fit(x, labels, batch_size=8, epochs=1, verbose=0, callbacks=[gradual])
+        slim = gradual.finish()
+        np.testing.assert_allclose(training(x), slim(x), rtol=1e-4, atol=1e-5)
+        for group in tq.ChannelGraph(model).prunable:
+            assert len(gradual.removed[group.name]) == int(share * group.size)
+    assert slim.count_params() < model.count_params()
+    plan = gradual.plan()
+    assert plan.removed == {name: slots for name, slots in gradual.removed.items() if slots}
+    assert mask(model, plan).count_params() == model.count_params()  # the plan fits the original
+
+
+def test_what_is_gone_stays_gone() -> None:
+    gradual = tq.GradualPruning(network("float"), never, "random")
+    gradual.prune_to(0.25)
+    first = {name: set(slots) for name, slots in gradual.removed.items()}
+    gradual.prune_to(0.75)
+    assert all(first[name] < set(slots) for name, slots in gradual.removed.items())
+    again = dict(gradual.removed)
+    gradual.prune_to(0.5)
+    assert gradual.removed == again
+
+
+# PolynomialDecay from 0 to 0.5, power 1, steps 0 to 4, every 2: share 0 at step 0, 0.25 at 2, 0.5 at 4. Groups of 8:
+# 0, 2, 4 units.
+def test_follows_a_polynomial_decay() -> None:
+    model = network("dorefa_residual")
+    (x,), labels = samples_for(model)
+    schedule = PolynomialDecay(0.0, 0.5, begin_step=0, end_step=4, power=1, frequency=2)
+    gradual = tq.GradualPruning(model, schedule, data=x)
+    seen = []
+
+    class Watch(tf.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(len(gradual.removed["inner"]))
+
+    gradual.training_model.compile("sgd", "sparse_categorical_crossentropy")
+    gradual.training_model.fit(x, labels, batch_size=4, verbose=0, callbacks=[gradual, Watch()])  # 6 steps
+    assert seen == [0, 0, 2, 2, 4, 4]
+    assert gradual.plan().criterion == "reconstruction"
+    assert gradual.finish().get_layer("inner").filters == 4
+
+
+def test_constant_sparsity_of_some_groups() -> None:
+    model = network("dorefa_residual")
+    (x,), labels = samples_for(model)
+    gradual = tq.GradualPruning(model, ConstantSparsity(0.5, begin_step=1, frequency=1), "latent_l1", groups=["inner"])
+    gradual.training_model.compile("sgd", "sparse_categorical_crossentropy")
+    gradual.training_model.fit(x, labels, batch_size=12, verbose=0, callbacks=[gradual])  # steps 0 and 1
+    assert {name: len(slots) for name, slots in gradual.removed.items()} == {"inner": 4}
+
+
+def test_original_is_left_alone() -> None:
+    model = network("binary_residual")
+    before = model.get_weights()
+    (x,), labels = samples_for(model)
+    gradual = tq.GradualPruning(model, never, "latent_l1")
+    gradual.prune_to(0.5)
+    gradual.training_model.compile("sgd", "sparse_categorical_crossentropy")
+    gradual.training_model.fit(x, labels, verbose=0, callbacks=[gradual])
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_refused() -> None:
+    model = network("float")
+    with pytest.raises(PlanError, match="Expected a PruningSchedule"):
+        tq.GradualPruning(model, 0.5)
+    with pytest.raises(PlanError, match="'last' cannot be pruned"):
+        tq.GradualPruning(model, never, groups=["last"])
+    with pytest.raises(PlanError, match="Did you mean 'first'"):
+        tq.GradualPruning(model, never, groups=["firs"])
+    gradual = tq.GradualPruning(model, never)
+    with pytest.raises(PlanError, match="below 1"):
+        gradual.prune_to(1.0)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(PlanError, match="its own training_model"):
+        model.fit(*samples_for(model)[0], samples_for(model)[1], verbose=0, callbacks=[gradual])
+    inputs = K.Input((3,))
+    x = K.LayerNormalization(name="norm")(K.Dense(4)(inputs))
+    with pytest.raises(PlanError, match=r"'norm' \(LayerNormalization\), which takes statistics over channels"):
+        tq.GradualPruning(tf.keras.Model(inputs, K.Dense(2)(x)), never)
