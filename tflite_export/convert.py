@@ -59,8 +59,8 @@ def to_litert(model: Any, configure: Any = None) -> Any:
     """
     import tensorflow as tf
 
-    def run() -> bytes:
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    def run(folder: str) -> bytes:
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if configure is not None:
             configure(converter)
         return bytes(converter.convert())
@@ -78,14 +78,36 @@ def to_lce(model: Any) -> Any:
     require_lce("to convert binary networks")
     import larq_compute_engine as lce
 
-    return read_model(_converted(lambda: bytes(lce.convert_keras_model(model)), model, "Larq Compute Engine"))
+    return read_model(_converted(lambda folder: bytes(lce.convert_saved_model(folder)), model, "Larq Compute Engine"))
+
+
+def _save_inference(model: Any, folder: str) -> None:
+    """A SavedModel with the inference function alone: saving the Keras model would trace every layer again."""
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(t.shape, t.dtype, name=name) for t, name in zip(model.inputs, model.input_names)]
+
+    @tf.function(input_signature=specs, autograph=False)
+    def serve(*inputs: Any) -> dict[str, Any]:
+        outputs = model(list(inputs) if len(inputs) > 1 else inputs[0], training=False)
+        if isinstance(outputs, dict):
+            return outputs
+        return dict(zip(model.output_names, outputs if isinstance(outputs, list | tuple) else [outputs]))
+
+    function = serve.get_concrete_function()
+    holder = tf.Module()
+    holder.serve = serve
+    holder.kept = list(function.graph.variables)
+    tf.saved_model.save(holder, folder, signatures={"serving_default": function})
 
 
 def _converted(run: Any, model: Any, who: str) -> bytes:
     with _captured_chatter() as chatter:
         try:
-            result: bytes = run()
-            return result
+            with tempfile.TemporaryDirectory() as folder:
+                _save_inference(model, folder)
+                result: bytes = run(folder)
+                return result
         except Exception as error:
             failure = error
     said = [line for line in chatter[0].splitlines() if "error" in line.lower()][:2]
