@@ -31,7 +31,7 @@ def check_model(model: Any) -> tf.keras.Model:
         keras: Any = sys.modules.get("keras")
         if keras is not None and isinstance(model, getattr(keras, "Model", ())):
             raise ModelTypeError(
-                f"Expected a legacy Keras (tf_keras) model. Received: {model.name!r}, a model of Keras "
+                f"Expected a legacy Keras (tf_keras) model. Received: {getattr(model, 'name', '')!r}, a model of Keras "
                 f"{keras.__version__}. Build it with tf_keras: set TF_USE_LEGACY_KERAS=1 before TensorFlow is "
                 "imported, or use `import tf_keras as keras`."
             )

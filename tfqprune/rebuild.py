@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
-from tfqprune.layers import LayerCall, LayerRecord
-from tfqprune.layers.base import weight_index
+from tfqprune.construction import call_known, can_skip_tracing
+from tfqprune.layers import Channels, LayerCall, LayerRecord
+from tfqprune.layers.base import handler_for, weight_index
 from tfqprune.layers.running import substitute
 from tfqprune.models import feed, is_graph_model, nodes
 
@@ -30,6 +31,7 @@ class Rebuilder(ABC):
         self._records = {id(record.layer): record for record in graph.records.values()}
         self._layers: dict[int, tf.keras.layers.Layer] = {}
         self._models: dict[int, tf.keras.Model] = {}
+        self._valued: set[int] = set()  # layers whose weights were made with their values
 
     @abstractmethod
     def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
@@ -46,6 +48,10 @@ class Rebuilder(ABC):
     def input_size(self, tensor: tf.Tensor, axis: int, size: int | None, nested: tf.keras.Model | None) -> int | None:
         """The size of a model input along an axis (batch is 0)."""
         return size
+
+    def output_shape(self, shape: tuple[int | None, ...], channels: Channels) -> tuple[int | None, ...]:
+        """The shape of a call's output in the new model."""
+        return shape
 
     def build(self) -> tf.keras.Model:
         """The new model."""
@@ -97,15 +103,37 @@ class Rebuilder(ABC):
         record = self._records[id(node.layer)]
         if id(node.layer) not in self._layers:
             self._layers[id(node.layer)] = self.layer(record)
+        new, call = self._layers[id(node.layer)], self.graph.calls[id(node)]
         args, kwargs = substitute(node, values)
-        args, kwargs = self.arguments(self.graph.calls[id(node)], args, kwargs)
-        return self._layers[id(node.layer)](*args, **kwargs)
+        args, kwargs = self.arguments(call, args, kwargs)
+        # Only layers known by a handler: what a user's layer does while it is called is not known.
+        if (
+            handler_for(record.layer) is None
+            or type(new) is not type(record.layer)
+            or not can_skip_tracing(new, values)
+        ):
+            return new(*args, **kwargs)
+        specs = [
+            tf.TensorSpec(self.output_shape(shape, channels), tensor.dtype)
+            for shape, channels, tensor in zip(
+                call.output_shapes, call.outputs, tf.nest.flatten(node.outputs), strict=True
+            )
+        ]
+        known = {}
+        if not new.built and record.layer.weights:
+            names = [weight.name.split("/")[-1].split(":")[0] for weight in record.layer.weights]
+            known = dict(zip(names, self.weights(record, new), strict=True))
+            if len(known) < len(names):  # two weights of one name
+                known = {}
+            else:
+                self._valued.add(id(node.layer))
+        return call_known(new, args, kwargs, tf.nest.pack_sequence_as(node.outputs, specs), known)
 
     def _set_weights(self) -> None:
         pairs = []
         for key, new in self._layers.items():
             record = self._records[key]
-            if record.layer.weights:
+            if record.layer.weights and key not in self._valued:
                 for variable, value in zip(new.weights, self.weights(record, new), strict=True):
                     pairs.append((getattr(variable, "latent_variable", variable), value))
         tf.keras.backend.batch_set_value(pairs)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
-from tfqprune.layers import LayerCall, LayerRecord
+from tfqprune.layers import Channels, LayerCall, LayerRecord
 from tfqprune.plan import PruningPlan
 from tfqprune.rebuild import Arguments, Rebuilder, axes_of, values_of
 
@@ -46,6 +46,12 @@ class SlimBuilder(Rebuilder):
 
     def arguments(self, call: LayerCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         return call.record.handler.edit_call(call, self.alive, args, kwargs)
+
+    def output_shape(self, shape: tuple[int | None, ...], channels: Channels) -> tuple[int | None, ...]:
+        if channels.axis is None or shape[channels.axis] is None:
+            return shape
+        count = int(self.alive[channels.ids].sum())
+        return (*shape[: channels.axis], count, *shape[channels.axis + 1 :])
 
     def input_size(self, tensor: tf.Tensor, axis: int, size: int | None, nested: tf.keras.Model | None) -> int | None:
         if nested is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -108,7 +109,7 @@ def assert_law(
     before = [variable_value(weight) for weight in model.weights]
     slim, masked = prune(model, plan), mask(model, plan)
     inputs = random_inputs(model, seed=seed)
-    fed = inputs if len(inputs) > 1 else inputs[0]
+    fed: Any = inputs if len(inputs) > 1 else inputs[0]
     if isinstance(model.input, dict):
         fed = dict(zip(model.input, inputs, strict=True))
     worst = 0.0
