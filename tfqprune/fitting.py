@@ -16,7 +16,7 @@ import numpy as np
 from tfqprune.budget import Budget, Limits, format_cost
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.errors import BudgetError, PlanError
-from tfqprune.measuring import Meter
+from tfqprune.measuring import Meter, StandIn
 from tfqprune.plan import PruningPlan, alignment, fingerprint, resolve_ratios
 
 Bounds = float | Mapping[str, float]
@@ -25,6 +25,7 @@ Family = Callable[[float], Mapping[str, float]]
 #: a preference below this counts as this, so that every scale up to all-at-maximum is reached
 LEAST_PREFERENCE = 1e-3
 _STEPS = 50  # of the bisection: far below the width of one unit
+_MEASUREMENTS = 8  # of slim models, before units are given back
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ class Fitter:
         minimum: the least ratio, one for all groups or by group or member layer name.
         maximum: the largest ratio, likewise; None: all but one unit.
         exclude: groups or layers that stay whole.
+        meter: of the same graph and budget; it remembers what it measured.
 
     Raises:
         BudgetError: the budget is above the original, or cannot be met.
+        ExportError: costs have to be measured, and the model cannot be exported.
         PlanError: unknown names, ratios out of range, a minimum above the maximum, align below 1,
             scores missing or of the wrong length.
     """
@@ -72,6 +75,7 @@ class Fitter:
         minimum: Bounds = 0.0,
         maximum: Bounds | None = None,
         exclude: Iterable[str] = (),
+        meter: Meter | None = None,
     ) -> None:
         if isinstance(align, bool) or not isinstance(align, int | np.integer) or align < 1:
             raise PlanError(f"Expected align to be a whole number of at least 1. Received: {align!r}.")
@@ -79,7 +83,7 @@ class Fitter:
         self.budget = budget
         self.align = int(align)
         self.scores = dict(scores)
-        self.meter = Meter(graph, budget)
+        self.meter = meter or Meter(graph, budget)
         self.limits: Limits = budget.resolve(self.meter.costs({}))
         self.excluded = frozenset(resolve_ratios(graph, dict.fromkeys(_names(exclude), 0.0)))
         self.groups = [group for group in graph.prunable if group.name not in self.excluded]
@@ -91,7 +95,6 @@ class Fitter:
         }
         self.orders = {group.name: _order(group, scores) for group in self.groups}
         self._units = {group.name: self._units_of(group) for group in self.groups}
-        self._holding: dict[tuple[int, ...], bool] = {}
         self.check_reachable()
 
     # -- counts -------------------------------------------------------------------------------
@@ -139,26 +142,34 @@ class Fitter:
         """What the slim model costs, measured costs included."""
         return {**self.meter.model.totals(self.alive_units(counts)), **self.meter.measured(self.removed(counts))}
 
-    def holds(self, counts: Mapping[str, int]) -> bool:
-        """Whether the budget holds; what can be counted is asked before anything is measured."""
-        key = tuple(counts[group.name] for group in self.groups)
-        if key not in self._holding:
-            holds = self.limits.holds(self.meter.model.totals(self.alive_units(counts)))
-            if holds and self.budget.measured:
-                holds = self.limits.holds(self.meter.measured(self.removed(counts)))
-            self._holding[key] = holds
-        return self._holding[key]
+    def counted(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """The costs that need no measuring."""
+        return self.meter.model.totals(self.alive_units(counts))
+
+    def holds(self, counts: Mapping[str, int], stand_in: StandIn | None = None) -> bool:
+        """Whether the budget holds.
+
+        Args:
+            counts: units that go, by group.
+            stand_in: what to go by instead of measuring, for the costs that have to be measured.
+        """
+        costs = self.counted(counts)
+        if not self.limits.holds(costs) or (stand_in is not None and not stand_in.holds(costs)):
+            return False
+        return stand_in is not None or self.limits.holds(self.meter.measured(self.removed(counts)))
 
     def check_reachable(self) -> None:
-        """Makes sure that some plan holds the budget.
+        """Makes sure that some plan holds the counted costs of the budget.
 
         Raises:
             BudgetError: none does; it names the smallest reachable costs and what stays whole.
         """
         counts = {name: int(levels[-1]) for name, levels in self.levels.items()}
-        if self.holds(counts):
-            return
-        costs = self.costs(counts)
+        if not self.limits.holds(self.counted(counts)):
+            raise self._unreachable(self.counted(counts))
+
+    def _unreachable(self, costs: Mapping[str, float]) -> BudgetError:
+        """What to say of a budget that these costs, the smallest there are, do not hold."""
         short = [
             f"{name} of {format_cost(name, self.limits.limits[name])}, where "
             f"{format_cost(name, costs[name])} is the smallest reachable"
@@ -171,7 +182,7 @@ class Fitter:
             for group in self.groups
             if (levels := self.levels[group.name])[-1] < group.size - 1
         ]
-        raise BudgetError(
+        return BudgetError(
             f"Expected a budget that can be met. Received: {'; '.join(short)}."
             f" What stays whole: {', '.join(whole) or 'nothing'}."
             + (f" Limited: {', '.join(capped)}." if capped else "")
@@ -180,14 +191,15 @@ class Fitter:
 
     # -- the search ---------------------------------------------------------------------------
 
-    def fit(self, family: Family, *, greedy: bool = True) -> Fit:
-        """The largest model of a family within the budget.
+    def fit(self, family: Family) -> Fit:
+        """The largest model of a family within the budget, as far as whole units allow.
+
+        Units are given back at the end until the next one would break the budget; the group that lies
+        furthest above what the family wants for it comes first.
 
         Args:
             family: ratios by group for a parameter from 0 to 1; none may fall as it grows. Where
                 even 1 does not meet the budget, all ratios go on towards their maximum alike.
-            greedy: give back units afterwards until the next one would break the budget. The group
-                that lies furthest above what the family wants for it comes first.
 
         Returns:
             A :class:`Fit` that holds the budget.
@@ -201,29 +213,66 @@ class Fitter:
             part = parameter - 1
             return {name: (1 - part) * wanted.get(name, 0.0) + part * most[name] for name in self.names}
 
-        low, high = 0.0, 2.0
-        best = self.counts(most)
-        least = self.counts(extended(0.0))
-        if self.holds(least):
-            high, best = 0.0, least
+        if self.budget.measured:
+            counts, parameter = self._fit_measured(extended)
         else:
+            counts, parameter = self._largest(extended, None)
+        return Fit(counts, self.ratios(counts), self.costs(counts), parameter)
+
+    def _largest(self, family: Family, stand_in: StandIn | None) -> tuple[dict[str, int], float]:
+        """Bisects a family over [0, 2]; at 2 all groups are at their maximum."""
+        low, high = 0.0, 2.0
+        best = self.counts(family(0.0))
+        if self.holds(best, stand_in):
+            high = 0.0
+        else:
+            best = self.counts(self.most)
             for _ in range(_STEPS):
                 middle = (low + high) / 2
-                counts = self.counts(extended(middle))
-                if self.holds(counts):
+                counts = self.counts(family(middle))
+                if self.holds(counts, stand_in):
                     high, best = middle, counts
                 else:
                     low = middle
-        if greedy:
-            best = self.give_back(best, extended(high))
-        return Fit(best, self.ratios(best), self.costs(best), high)
+        if self.holds(best, stand_in):
+            best = self.give_back(best, family(high), lambda counts: self.holds(counts, stand_in))
+        return best, high
 
-    def project(self, preferences: Mapping[str, float], *, greedy: bool = True) -> Fit:
+    def _fit_measured(self, family: Family) -> tuple[dict[str, int], float]:
+        """As :meth:`_largest`, for costs that take seconds to measure.
+
+        Limits on counted costs stand in for the measured ones; what is measured at the solution
+        corrects them. At the end further units are given back where they are expected to fit, and
+        measured.
+
+        Raises:
+            BudgetError: no model that was measured holds the budget.
+        """
+        stand_in = StandIn(self.limits, self.limits.original)
+        best: tuple[dict[str, int], float] | None = None
+        tried: list[dict[str, int]] = []
+        for _ in range(_MEASUREMENTS):
+            counts, parameter = self._largest(family, stand_in)
+            if counts in tried:
+                break
+            tried.append(counts)
+            costs = self.costs(counts)
+            if stand_in.learn(costs, self.limits.holds(costs)):
+                best = counts, parameter
+        if best is None:
+            raise self._unreachable(self.costs(min(tried, key=lambda own: self.counted(own)["memory"])))
+        counts, parameter = best
+        stand_in.learn(self.costs(counts), True)
+        counts = self.give_back(
+            counts, family(parameter), lambda own: stand_in.expects(self.counted(own)) and self.holds(own)
+        )
+        return counts, parameter
+
+    def project(self, preferences: Mapping[str, float]) -> Fit:
         """Scales preferences onto the budget: ``ratio = min(maximum, scale * preference)``.
 
         Args:
             preferences: group -> how much of it should go relative to the others, from 0.
-            greedy: see :meth:`fit`.
 
         Raises:
             PlanError: a preference is negative or not finite.
@@ -242,10 +291,22 @@ class Fitter:
             scale = np.expm1(parameter * np.log1p(1 / LEAST_PREFERENCE))
             return {name: min(scale * floor[name], most[name]) for name in floor}
 
-        return self.fit(family, greedy=greedy)
+        return self.fit(family)
 
-    def give_back(self, counts: Mapping[str, int], wanted: Mapping[str, float]) -> dict[str, int]:
-        """Gives units back until every further one would break the budget."""
+    def give_back(
+        self,
+        counts: Mapping[str, int],
+        wanted: Mapping[str, float],
+        holds: Callable[[dict[str, int]], bool] | None = None,
+    ) -> dict[str, int]:
+        """Gives units back until every further one would break the budget.
+
+        Args:
+            counts: units that go, by group.
+            wanted: ratios; the group furthest above what is wanted for it comes first.
+            holds: what must stay true; None: :meth:`holds`.
+        """
+        holds = holds or self.holds
         counts = dict(counts)
         sizes = {group.name: group.size for group in self.groups}
         open_names = list(self.names)
@@ -254,7 +315,7 @@ class Fitter:
             name = max(open_names, key=lambda name: counts[name] / sizes[name] - wanted.get(name, 0.0))
             levels = self.levels[name]
             position = int(np.searchsorted(levels, counts[name]))
-            if position == 0 or not self.holds({**counts, name: int(levels[position - 1])}):
+            if position == 0 or not holds({**counts, name: int(levels[position - 1])}):
                 open_names.remove(name)  # what breaks the budget now will break it after others got units, too
                 continue
             counts[name] = int(levels[position - 1])

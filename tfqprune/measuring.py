@@ -6,10 +6,11 @@ import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import tensorflow as tf
 
-from tfqprune.budget import Budget
+from tfqprune.budget import Budget, Limits
 from tfqprune.channels import ChannelGraph
 from tfqprune.costs import CostModel
 from tfqprune.errors import BudgetError
@@ -74,6 +75,66 @@ class Meter:
                 if "latency" in budget.measured and "latency" not in costs:
                     costs["latency"] = float(tflite_export.benchmark(path).latency_ms)
         return costs
+
+
+class StandIn:
+    """Limits on counted costs that stand in for limits on measured ones.
+
+    The size of the file follows the memory of the weights at a distance, latency follows the
+    multiplications in proportion; each measurement corrects distance and proportion.
+
+    Args:
+        limits: the budget.
+        original: all costs of the original model.
+    """
+
+    #: measured cost -> the counted cost that it follows
+    FOLLOWS: ClassVar[dict[str, str]] = {"tflite_bytes": "memory", "latency": "macs"}
+
+    def __init__(self, limits: Limits, original: Mapping[str, float]) -> None:
+        self._limits = {name: limit for name, limit in limits.limits.items() if name in self.FOLLOWS}
+        #: the least counted cost that broke a limit, the largest of a model that held all
+        self._broken = dict.fromkeys(self._limits, math.inf)
+        self._held = dict.fromkeys(self._limits, 0.0)
+        self._last = dict(original)
+
+    def _cap(self, name: str) -> float:
+        """The counted cost at which the limit is expected to be met."""
+        counted, measured = self._last[self.FOLLOWS[name]], self._last[name]
+        cap = counted + self._limits[name] - measured
+        if name == "latency":
+            cap = counted * self._limits[name] / measured if measured else math.inf
+        if cap >= self._broken[name] or cap <= self._held[name]:
+            # The last step went wrong; halve what is left between what held and what broke.
+            return (self._held[name] + min(self._broken[name], 2 * max(self._held[name], counted))) / 2
+        return cap
+
+    def holds(self, costs: Mapping[str, float]) -> bool:
+        """Whether counted costs are within what stands in for the measured ones."""
+        return all(costs[self.FOLLOWS[name]] <= self._cap(name) for name in self._limits)
+
+    def expects(self, costs: Mapping[str, float]) -> bool:
+        """Whether a model with these counted costs, close to the last measured one, is worth measuring."""
+        for name, limit in self._limits.items():
+            counted, measured = self._last[self.FOLLOWS[name]], self._last[name]
+            change = costs[self.FOLLOWS[name]] - counted
+            expected = measured * (1 + change / counted) if name == "latency" else measured + change
+            if expected > limit:
+                return False
+        return True
+
+    def learn(self, costs: Mapping[str, float], held: bool) -> bool:
+        """Takes in a measurement (all costs of a model); says whether it is the best one that held."""
+        self._last = dict(costs)
+        better = held
+        for name, limit in self._limits.items():
+            counted = costs[self.FOLLOWS[name]]
+            if costs[name] > limit:
+                self._broken[name] = min(self._broken[name], counted)
+            elif held:
+                better = better and counted >= self._held[name]
+                self._held[name] = max(self._held[name], counted)
+        return better
 
 
 def _checked_latency(value: object) -> float:

@@ -21,7 +21,7 @@ class Allocator(ABC):
     """Turns a budget into ratios, and ratios with scores into a plan.
 
     Subclass it, implement :meth:`fit`, and decorate with ``@register_allocator("name")``.
-    ``tests/allocation/conformance.py`` holds a suite to subclass.
+    ``tfqprune.testing.AllocatorConformance`` is a suite to subclass.
 
     Args:
         budget: what must hold.
@@ -80,7 +80,7 @@ class Allocator(ABC):
         title = "given"
         if scores is None:
             # What cannot be met is said before any scoring starts; which units go hardly changes what they cost.
-            Fitter(graph, unscored(graph), self.budget, **limits)
+            limits["meter"] = Fitter(graph, unscored(graph), self.budget, **limits).meter
             chosen = choose_criterion(graph, criterion, data)
             title, scores = chosen.name, run_criterion(graph, chosen, data)
         fitter = Fitter(graph, scores, self.budget, **limits)

@@ -134,6 +134,7 @@ class RatioTuner(keras_tuner.Tuner):
         self._fitter: Fitter | None = None
         # Units hardly change what a ratio costs: a budget that cannot be met is refused before any scoring.
         outline = Fitter(self.graph, unscored(self.graph), budget, **self._limits)
+        self._limits["meter"] = outline.meter
         if not outline.names:
             raise PlanError("Expected a model with groups that can be pruned. Received: one in which all are frozen.")
         directory, project_name = os.fspath(directory or "."), project_name or "ratio_search"
@@ -165,6 +166,7 @@ class RatioTuner(keras_tuner.Tuner):
 
     def _facts(self, objective: Any, seed: int) -> dict[str, Any]:
         criterion = self.criterion if isinstance(self.criterion, str) else repr(self.criterion)
+        limits = {key: value for key, value in self._limits.items() if key != "meter"}
         facts = {
             "model": model_digest(self.graph),
             "budget": self.budget.as_dict(),
@@ -172,7 +174,7 @@ class RatioTuner(keras_tuner.Tuner):
             "seed": seed,
             "evaluation": self.evaluation,
             "share": self._share,
-            **{key: dict(value) if isinstance(value, Mapping) else value for key, value in self._limits.items()},
+            **{key: dict(value) if isinstance(value, Mapping) else value for key, value in limits.items()},
         }
         return facts | (
             {"criterion": criterion} if self._given_scores is None else {"scores": scores_digest(self._given_scores)}

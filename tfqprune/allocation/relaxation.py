@@ -10,6 +10,7 @@ import numpy as np
 
 from tfqprune.budget import COUNTED
 from tfqprune.fitting import LEAST_PREFERENCE, Fitter
+from tfqprune.measuring import StandIn
 
 _STEPS = 30  # halvings of the scale
 
@@ -29,7 +30,7 @@ class RelaxedBudget:
         self.names = fitter.names
         self.least = np.array([fitter.levels[group.name][0] / group.size for group in fitter.groups])
         self.most = np.array([fitter.most[name] for name in self.names])
-        follows = {"tflite_bytes": "memory", "latency": "macs"}
+        follows = StandIn.FOLLOWS
         limits: dict[str, float] = {}
         for name, limit in fitter.limits.limits.items():
             key = name if name in COUNTED else follows[name]

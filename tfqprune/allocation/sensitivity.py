@@ -30,9 +30,9 @@ class SensitivityAllocator(Allocator):
 
     Args:
         budget: what must hold.
-        evaluate: model -> value, larger is better. It gets the evaluation twin (a Keras model with the
-            original's inputs and outputs, compiled as the original is) with a plan set, or the
-            slim model where there can be no twin.
+        evaluate: model -> value, larger is better; or a :class:`PlanEvaluator`. A function gets the
+            evaluation twin (a Keras model with the original's inputs and outputs, compiled as the
+            original is) with a plan set, or the slim model where there can be no twin.
         validation: in place of ``evaluate``: data to evaluate the metric on.
         calibration: data to re-estimate batch norms on; None: ``data`` of :meth:`allocate`, and
             where that is None, too, they keep their statistics.
@@ -52,7 +52,7 @@ class SensitivityAllocator(Allocator):
     def __init__(
         self,
         budget: Budget,
-        evaluate: Callable[[tf.keras.Model], float] | None = None,
+        evaluate: Callable[[tf.keras.Model], float] | PlanEvaluator | None = None,
         *,
         validation: Any = None,
         calibration: Any = None,
@@ -119,10 +119,14 @@ class SensitivityAllocator(Allocator):
         return measure(curves, fitter, self._evaluation(fitter.graph, calibration), self._ladder, self._path)
 
     def _evaluation(self, graph: ChannelGraph, calibration: Any) -> Callable[[Removed], float]:
-        evaluator = PlanEvaluator(graph, self._validation, calibration, calibration_samples=self._samples)
-        if self._function is not None:
-            function = self._function
-            return lambda removed: function(evaluator.model(removed))
+        given = self._function
+        if isinstance(given, PlanEvaluator):
+            evaluator = given
+        else:
+            evaluator = PlanEvaluator(graph, self._validation, calibration, calibration_samples=self._samples)
+            if given is not None:
+                function = given
+                return lambda removed: function(evaluator.model(removed))
 
         def value(removed: Removed) -> float:
             results = evaluator(removed)

@@ -1,0 +1,189 @@
+"""The allocators: the suite for all of them, and each by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfqprune as tq
+from tfqprune.allocation import Allocator, SensitivityCurves, allocator_names, get_allocator, register_allocator
+from tfqprune.allocation.curves import measure
+from tfqprune.errors import BudgetError, EvaluationError, OutputError, PlanError
+from tfqprune.fitting import Fitter
+from tfqprune.testing import AllocatorConformance
+from tfqprune.testing.criteria import network
+
+K = tf.keras.layers
+
+
+class TestUniform(AllocatorConformance):
+    def make_allocator(self, budget: tq.Budget) -> Allocator:
+        return tq.UniformAllocator(budget)
+
+
+class TestSensitivity(AllocatorConformance):
+    networks = ("float", "dorefa_residual")
+
+    def make_allocator(self, budget: tq.Budget) -> Allocator:
+        # Made-up curves: the first group loses a tenth at every rung, the others half as much each.
+        curves = SensitivityCurves(baseline=1.0)
+        for number, name in enumerate(("first", "second", "inner", "outer")):
+            curves.ratios[name] = [0.25, 0.5, 0.75]
+            curves.values[name] = [1 - 0.1 / 2**number * rung for rung in (1, 2, 3)]
+        return tq.SensitivityAllocator(budget, curves=curves)
+
+
+def test_registry() -> None:
+    assert {"uniform", "sensitivity"} <= set(allocator_names())
+    assert get_allocator("uniform") is tq.UniformAllocator
+    with pytest.raises(BudgetError, match="one of sensitivity, uniform"):
+        get_allocator("unifrom")
+    with pytest.raises(ValueError, match="a name that is free"):
+
+        @register_allocator("uniform")
+        class Other(Allocator):
+            def fit(self, model, fitter):
+                return fitter.fit(lambda ratio: {})
+
+
+def test_budget_of_another_type() -> None:
+    with pytest.raises(BudgetError, match=r"as in Budget\(memory=0.5\)"):
+        tq.UniformAllocator(0.5)
+
+
+def test_plan_says_where_it_comes_from(tmp_path: Path) -> None:
+    plan = tq.UniformAllocator(tq.Budget(memory=0.6)).allocate(network("dorefa_residual"), "latent_l1")
+    assert plan.criterion == "latent_l1"
+    assert plan.notes["allocator"] == "uniform"
+    assert plan.notes["budget"] == {"memory": 0.6}
+    assert plan.notes["costs"]["memory"] == tq.cost(network("dorefa_residual"), plan).memory
+    assert tq.PruningPlan.load(plan.save(tmp_path / "plan.json")).removed == plan.removed
+
+
+def test_layer_and_group_names_mean_the_same() -> None:
+    # "outer" is added to "first": they are one group.
+    model = network("dorefa_residual")
+    allocator = tq.UniformAllocator(tq.Budget(memory=0.8))
+    assert allocator.allocate(model, exclude=["outer"]).removed == allocator.allocate(model, exclude=["first"]).removed
+
+
+# -- sensitivity ------------------------------------------------------------------------------
+
+
+def test_ratio_at_a_loss_by_hand() -> None:
+    curves = SensitivityCurves(
+        baseline=0.9, ratios={"a": [0.2, 0.4, 0.6], "b": [0.5]}, values={"a": [0.9, 0.8, 0.85], "b": [float("nan")]}
+    )
+    # Losses of a: 0 to 0.2, then 0.1 at 0.4 and, as it never falls, at 0.6.
+    assert curves.losses("a")[1].tolist() == pytest.approx([0, 0, 0.1, 0.1])
+    assert curves.ratio_at("a", 0.0) == pytest.approx(0.2)
+    assert curves.ratio_at("a", 0.05) == pytest.approx(0.3)
+    assert curves.ratio_at("a", 0.2) == pytest.approx(0.6)
+    # b broke down at its only rung: nothing is known in between, so it stays whole.
+    assert curves.ratio_at("b", 10.0) == 0.0
+    family = curves.family(["a", "b"])
+    assert family(0.5) == {"a": pytest.approx(0.3), "b": 0.0}
+
+
+def test_sensitive_group_stays_whole() -> None:
+    model = network("float")
+    calls = []
+
+    def evaluate(twin: tf.keras.Model) -> float:
+        """Accuracy falls with the units that "first" has lost; what the others lose does not matter."""
+        kernel = twin.get_layer("second").kernel.numpy()  # (3, 3, first, second)
+        calls.append(1)
+        return float(np.count_nonzero(np.abs(kernel).sum(axis=(0, 1, 3))) / 8)
+
+    allocator = tq.SensitivityAllocator(tq.Budget(params=0.8), evaluate=evaluate, ladder=(0.25, 0.5))
+    plan = allocator.allocate(model, "latent_l1")
+    assert set(plan.removed) == {"second"}
+    assert allocator.curves.baseline == 1.0
+    assert allocator.curves.values == {"first": [0.75, 0.5], "second": [1.0, 1.0]}
+    assert len(calls) == 5  # the whole model, two groups at two rungs
+    assert plan.notes["baseline"] == 1.0
+
+
+def test_curves_are_measured_once(tmp_path: Path) -> None:
+    model, path = network("float"), tmp_path / "curves.json"
+    calls = []
+
+    def evaluate(twin: tf.keras.Model) -> float:
+        calls.append(1)
+        return 0.5
+
+    def allocate(memory: float, **options) -> tq.PruningPlan:
+        allocator = tq.SensitivityAllocator(tq.Budget(memory=memory), evaluate=evaluate, path=path, **options)
+        return allocator.allocate(model, "latent_l1")
+
+    allocate(0.8)
+    first = len(calls)
+    # The whole model; of the six rungs, 8 units lose 1, 2, 3, 4, 6 and 7, and 6 units 0 (left out), 1, 2, 3, 4 and 5.
+    assert first == 1 + 6 + 5
+    allocate(0.5)
+    assert len(calls) == first
+    allocate(0.5, ladder=(0.5,))
+    assert len(calls) == first + 3
+    curves = SensitivityCurves.load(path)
+    assert SensitivityCurves.load(curves.save(tmp_path / "copy.json")) == curves
+    assert curves.plot(tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_interrupted_measurement_goes_on(tmp_path: Path) -> None:
+    model, path = network("float"), tmp_path / "curves.json"
+    graph = tq.ChannelGraph(model)
+    scores = {group.name: np.arange(group.size) for group in graph.groups}
+    fitter = Fitter(graph, scores, tq.Budget(memory=0.5))
+    seen = []
+
+    def evaluate(removed):
+        if "second" in removed and len(seen) < 4:
+            raise KeyboardInterrupt
+        seen.append(dict(removed))
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(SensitivityCurves(), fitter, evaluate, (0.25, 0.5), path)
+    assert list(SensitivityCurves.load(path).values) == ["first"]
+    seen.append({})
+    measure(SensitivityCurves.load(path), fitter, evaluate, (0.25, 0.5), path)
+    assert [list(removed) for removed in seen[4:]] == [["second"], ["second"]]
+
+
+@pytest.mark.parametrize("nonsense", ["good", None, [0.5, 0.5], {"accuracy": 0.5}, True])
+def test_evaluate_must_return_a_number(nonsense: object) -> None:
+    allocator = tq.SensitivityAllocator(tq.Budget(memory=0.5), evaluate=lambda model: nonsense)
+    with pytest.raises(EvaluationError, match="Expected evaluate to return a number"):
+        allocator.allocate(network("float"), "latent_l1")
+
+
+def test_whole_model_must_have_a_value() -> None:
+    allocator = tq.SensitivityAllocator(tq.Budget(memory=0.5), evaluate=lambda model: float("nan"))
+    with pytest.raises(EvaluationError, match="finite value for the whole model"):
+        allocator.allocate(network("float"), "latent_l1")
+
+
+def test_one_source_of_sensitivity() -> None:
+    with pytest.raises(EvaluationError, match="one of evaluate"):
+        tq.SensitivityAllocator(tq.Budget(memory=0.5))
+    with pytest.raises(EvaluationError, match="2 of them"):
+        tq.SensitivityAllocator(tq.Budget(memory=0.5), evaluate=len, curves=SensitivityCurves())
+    with pytest.raises(EvaluationError, match="function of a model"):
+        tq.SensitivityAllocator(tq.Budget(memory=0.5), evaluate=0.5)
+    with pytest.raises(PlanError, match="between 0 and 1"):
+        tq.SensitivityAllocator(tq.Budget(memory=0.5), evaluate=len, ladder=(0.5, 1.0))
+    with pytest.raises(PlanError, match="curves for all groups"):
+        tq.SensitivityAllocator(tq.Budget(memory=0.5), curves=SensitivityCurves(baseline=1.0)).allocate(
+            network("float"), "latent_l1"
+        )
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    for content in ("{", "[]", json.dumps({"tfqprune_sensitivity": 99})):
+        (tmp_path / "curves.json").write_text(content)
+        with pytest.raises(OutputError, match="written by SensitivityCurves"):
+            SensitivityCurves.load(tmp_path / "curves.json")

@@ -1,0 +1,116 @@
+"""Budgets: amounts and units by hand, what is refused, and limits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tfqprune as tq
+from tfqprune.budget import format_cost, parse_amount
+from tfqprune.errors import BudgetError
+
+# (cost, amount, value, relative): numbers, bytes, milliseconds
+AMOUNTS = [
+    ("memory", 0.5, 0.5, True),
+    ("memory", 1, 1.0, True),
+    ("memory", "50 %", 0.5, True),
+    ("memory", "50%", 0.5, True),
+    ("memory", "250 KiB", 256_000, False),
+    ("memory", "250 kB", 250_000, False),
+    ("memory", "1.5MiB", 1_572_864, False),
+    ("memory", 2048, 2048, False),
+    ("tflite_bytes", "300 B", 300, False),
+    ("tflite_bytes", "1e3 bytes", 1000, False),
+    ("params", "1.2 M", 1_200_000, False),
+    ("params", "750 params", 750, False),
+    ("macs", "40 MMAC", 40_000_000, False),
+    ("macs", "0.5 GMACs", 500_000_000, False),
+    ("macs", "64", 64, False),
+    ("bops", "1.5 GBOP", 1_500_000_000, False),
+    ("latency", "5 ms", 5, False),
+    ("latency", "300 us", 0.3, False),
+    ("latency", "0.01 s", 10, False),
+    ("latency", 0.25, 0.25, True),
+]
+
+
+@pytest.mark.parametrize(("name", "amount", "value", "relative"), AMOUNTS)
+def test_amounts(name: str, amount: object, value: float, relative: bool) -> None:
+    assert parse_amount(name, amount) == (pytest.approx(value, rel=1e-12), relative)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "at least one of params, macs"),
+        ({"memory": 0}, "above zero"),
+        ({"memory": 0.0}, "above zero"),
+        ({"memory": -0.5}, "above zero"),
+        ({"memory": "0 KiB"}, "above zero"),
+        ({"params": math.nan}, "above zero"),
+        ({"params": math.inf}, "above zero"),
+        ({"macs": "120 %"}, "at most 100 %"),
+        ({"memory": True}, "Received: True"),
+        ({"memory": [0.5]}, r"Received: \[0.5\]"),
+        ({"memory": "half"}, "a number with a unit, such as"),
+        ({"memory": "250"}, "in one of 'B'"),
+        ({"memory": "250 KB/s"}, "Received: '250 KB/s'"),
+        ({"memory": "5 ms"}, "Received: '5 ms'"),
+        ({"latency": "5"}, "'ms'"),
+        ({"latency": 5}, 'with its unit, such as "5 ms"'),
+        ({"macs": "3 KiB"}, "Received: '3 KiB'"),
+        ({"flops": 0.5}, "Received: 'flops'"),
+        ({"latency": 0.5, "measure_latency": 3}, "a function of the slim model"),
+    ],
+)
+def test_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(BudgetError, match=message):
+        tq.Budget(**arguments)
+
+
+def test_resolve_and_hold() -> None:
+    limits = tq.Budget(memory=0.5, macs="1 k").resolve({"memory": 200.0, "macs": 4000.0, "params": 50.0})
+    assert limits.limits == {"macs": 1000.0, "memory": 100.0}
+    assert limits.holds({"memory": 100.0, "macs": 1000.0, "params": 50.0})
+    assert not limits.holds({"memory": 100.125, "macs": 1000.0})
+    assert limits.broken({"memory": 100.125, "macs": 1000.0}) == ["memory"]
+    assert limits.load({"memory": 50.0, "macs": 900.0}) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("amount", [201.0, "201 B", "1 KiB"])
+def test_above_the_original(amount: object) -> None:
+    with pytest.raises(BudgetError, match="at most the original's 200 B"):
+        tq.Budget(memory=amount).resolve({"memory": 200.0})
+
+
+def test_cost_that_cannot_be_counted() -> None:
+    with pytest.raises(BudgetError, match="no fixed size"):
+        tq.Budget(macs=0.5).resolve({"macs": math.nan})
+
+
+def test_equal_budgets_are_equal() -> None:
+    assert tq.Budget(memory=0.5) == tq.Budget(memory=0.5)
+    assert tq.Budget(memory=0.5) != tq.Budget(memory="50 %")
+    assert str(tq.Budget(macs="40 MMAC", memory=0.5)) == "macs 40 MMAC, memory 0.5"
+
+
+@given(st.floats(1e-6, 1), st.integers(1, 10**9))
+def test_fractions_never_exceed_the_original(share: float, whole: int) -> None:
+    limits = tq.Budget(params=share).resolve({"params": float(whole)})
+    assert 0 < limits.limits["params"] <= whole
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("memory", 2560.0, "2.50 KiB"),
+        ("tflite_bytes", 300.0, "300 B"),
+        ("params", 1234567.0, "1,234,567 parameters"),
+        ("latency", 1.2345, "1.23 ms"),
+    ],
+)
+def test_format(name: str, value: float, text: str) -> None:
+    assert format_cost(name, value) == text

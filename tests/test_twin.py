@@ -1,0 +1,166 @@
+"""The evaluation twin computes what the slim model computes, with and without new batch-norm statistics."""
+
+from __future__ import annotations
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfqprune as tq
+from tfqprune.errors import DataError, ModelTypeError
+from tfqprune.evaluation import PlanEvaluator
+from tfqprune.recovery import reestimate_batch_norms
+from tfqprune.testing import random_plan, shake
+from tfqprune.testing.criteria import NETWORKS, network, samples_for
+from tfqprune.testing.law import random_inputs
+from tfqprune.twin import EvaluationTwin, obstacle
+
+K = tf.keras.layers
+
+
+def fed(model: tf.keras.Model, arrays: list[np.ndarray]):
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def assert_close(ours, theirs, tolerance: float = 1e-5) -> None:
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+QUANTISERS = {
+    "dorefa3": lambda: lq.quantizers.DoReFa(3, mode="weights"),
+    "twn": lambda: lq.quantizers.SteTern(ternary_weight_networks=True),
+    "magnitude_aware": lambda: lq.quantizers.MagnitudeAwareSign(),
+}
+
+
+def tensor_wide(quantizer) -> tf.keras.Model:
+    """Quantised conv 6 -> quantised depthwise -> batch norm -> quantised separable 4 -> batch norm -> dense."""
+    image = K.Input((6, 6, 3))
+    x = lq.layers.QuantConv2D(6, 3, kernel_quantizer=quantizer(), name="one")(image)
+    x = lq.layers.QuantDepthwiseConv2D(3, depthwise_quantizer=quantizer(), padding="same", name="two")(x)
+    x = K.BatchNormalization(scale=False)(x)
+    x = lq.layers.QuantSeparableConv2D(
+        4, 3, depthwise_quantizer=quantizer(), pointwise_quantizer=quantizer(), name="three"
+    )(x)
+    x = K.Dropout(0.5)(K.BatchNormalization(center=False)(x))
+    return shake(tf.keras.Model(image, K.Dense(3)(K.Flatten()(x))))
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *QUANTISERS])
+def test_computes_what_the_slim_model_computes(name: str) -> None:
+    model = network(name) if name in NETWORKS else tensor_wide(QUANTISERS[name])
+    graph = tq.ChannelGraph(model)
+    twin = EvaluationTwin(graph)
+    inputs = fed(model, random_inputs(model, batch=8))
+    for seed in (1, 2):
+        plan = random_plan(graph, 0.5, seed)
+        slim = tq.prune(model, plan)
+        twin.set_plan(plan.removed)
+        assert_close(twin(inputs), slim(inputs, training=False))
+        twin.re_estimate([inputs, inputs])
+        reestimate_batch_norms(slim, inputs, batches=1, batch_size=8)
+        assert_close(twin(inputs), slim(inputs, training=False))
+    # Another plan begins with the original's statistics again, and nothing of the last one stays.
+    twin.set_plan({})
+    assert_close(twin(inputs), model(inputs, training=False))
+
+
+def test_statistics_over_several_batches() -> None:
+    model = network("binary_residual")
+    graph = tq.ChannelGraph(model)
+    plan = random_plan(graph, 0.3)
+    x = samples_for(model)[0][0]
+    evaluator = PlanEvaluator(graph, (x, np.zeros(24, int)), x)
+    slim = reestimate_batch_norms(tq.prune(model, plan), x)
+    assert_close(evaluator.model(plan.removed)(x), slim(x), 1e-4)
+
+
+def test_traced_once() -> None:
+    model = network("dorefa_residual")
+    graph = tq.ChannelGraph(model)
+    twin = EvaluationTwin(graph)
+    x = tf.constant(random_inputs(model)[0])
+    for seed in range(3):
+        twin.set_plan(random_plan(graph, 0.5, seed).removed)
+        twin.re_estimate([x])
+        twin(x)
+    assert twin._forward.experimental_get_tracing_count() == 1
+    assert twin._collect.experimental_get_tracing_count() == 1
+
+
+def test_original_is_only_read() -> None:
+    model = network("dorefa_residual")
+    before = model.get_weights()
+    graph = tq.ChannelGraph(model)
+    twin = EvaluationTwin(graph)
+    twin.set_plan(random_plan(graph, 0.5).removed)
+    twin.re_estimate([random_inputs(model)[0]])
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def normed() -> tf.keras.Model:
+    image = K.Input((6, 6, 3))
+    x = K.LayerNormalization(name="mixing")(K.BatchNormalization()(K.Conv2D(6, 3, name="one")(image)))
+    model = tf.keras.Model(image, K.Dense(3, activation="softmax")(K.Flatten()(x)))
+    return shake(model)
+
+
+def test_what_it_cannot_do() -> None:
+    graph = tq.ChannelGraph(normed())
+    assert obstacle(graph) == "'mixing' takes statistics over channels that may go"
+    twin = EvaluationTwin(graph)
+    twin.set_plan({})
+    with pytest.raises(ModelTypeError, match="'mixing' takes statistics"):
+        twin.set_plan({"one": (1,)})
+    image = K.Input((6, 6, 3))
+    wide = lq.layers.QuantConv2D(4, 3, input_quantizer=lq.quantizers.SteTern(ternary_weight_networks=True), name="two")
+    reader = tf.keras.Model(image, K.Dense(2)(K.Flatten()(wide(K.Conv2D(4, 3, name="one")(image)))))
+    assert "the input quantiser of 'two'" in str(obstacle(tq.ChannelGraph(reader)))
+
+
+@pytest.mark.parametrize("make", [lambda: network("dorefa_residual"), normed], ids=["twin", "no_twin"])
+def test_evaluator_judges_the_slim_model(make) -> None:
+    """Accuracy and loss are those of the slim model with re-estimated batch norms, twin or not."""
+    model = make()
+    graph = tq.ChannelGraph(model)
+    x, y = random_inputs(model, batch=40)[0], np.random.default_rng(0).integers(0, 3, 40)
+    evaluator = PlanEvaluator(graph, (x, y), x)
+    assert (evaluator.twin is None) == (evaluator.reason is not None)
+    plan = random_plan(graph, 0.4)
+    results, statistics = evaluator.evaluate(plan.removed)
+    slim = reestimate_batch_norms(tq.prune(model, plan), x)
+    slim.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    expected = slim.evaluate(x, y, verbose=0, return_dict=True)
+    assert results["accuracy"] == pytest.approx(expected["accuracy"])
+    assert results["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    norms = [layer for layer in slim.layers if isinstance(layer, K.BatchNormalization)]
+    assert len(statistics) == len(norms) > 0
+    for layer in norms:
+        np.testing.assert_allclose(statistics[layer.name][0], layer.moving_mean.numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(statistics[layer.name][1], layer.moving_variance.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_follows_the_compiled_model() -> None:
+    model = tf.keras.models.clone_model(network("float"))
+    model.compile("sgd", "categorical_crossentropy", ["categorical_accuracy", tf.keras.metrics.AUC(name="area")])
+    x, y = random_inputs(model, batch=8)[0], np.eye(4)[[0, 1, 2, 3] * 2]
+    results = PlanEvaluator(tq.ChannelGraph(model), (x, y))({})
+    assert set(results) == {"loss", "categorical_accuracy", "area", "accuracy"}
+    assert results["accuracy"] == results["categorical_accuracy"]
+    expected = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert results["area"] == pytest.approx(expected["area"])
+
+
+def test_bad_data() -> None:
+    model = network("float")
+    graph = tq.ChannelGraph(model)
+    x = random_inputs(model, batch=8)[0]
+    with pytest.raises(DataError, match="labels"):
+        PlanEvaluator(graph, x)
+    with pytest.raises(DataError, match="shape"):
+        PlanEvaluator(graph, (x[:, :3], np.zeros(8, int)))
+    with pytest.raises(DataError, match="Expected validation data"):
+        PlanEvaluator(graph)({})
