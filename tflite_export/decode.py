@@ -136,15 +136,14 @@ def stored_integers(integers: np.ndarray, axis: int) -> tuple[np.ndarray, int]:
         )
     if storage.bits > 1:
         return np.rint(integers / storage.step - storage.offset).astype(np.int32), storage.bits
-    split = _even_axis(integers.shape, axis)
-    if split is None:  # nothing to pair up evenly: two bits each, such kernels are tiny
-        return integers, 2
-    return pack_sign_pairs(*np.split(integers, 2, axis=split)), 2
+    first, second = np.split(_even(integers, axis), 2, axis=axis)
+    return pack_sign_pairs(first, second), 2
 
 
-def _even_axis(shape: tuple[int, ...], axis: int) -> int | None:
-    """An axis of even length, the output channels' if it is."""
-    return next((i for i in (axis, *range(len(shape))) if shape[i] % 2 == 0), None)
+def _even(signs: np.ndarray, axis: int) -> np.ndarray:
+    """With one more output channel where their number is odd (pruning leaves such numbers)."""
+    extra = [(0, signs.shape[i] % 2 if i == axis else 0) for i in range(signs.ndim)]
+    return np.pad(signs, extra, constant_values=1)
 
 
 def _integers(builder: _Builder, match: Match, storage: Storage) -> int:
@@ -157,21 +156,21 @@ def _integers(builder: _Builder, match: Match, storage: Storage) -> int:
 
 
 def _signs(builder: _Builder, match: Match) -> int:
-    """Two signs per 2-bit code: first half of a dimension in the high bit, second half in the low bit."""
-    shape, scale, axis = match.kernel.integers.shape, match.scale, match.kernel.axis
+    """Two signs per 2-bit code: the first half of the output channels in the high bit, the second in the low bit."""
+    shape, axis = match.kernel.integers.shape, match.kernel.axis
     stored, bits = stored_integers(match.kernel.integers, axis)
-    split = _even_axis(shape, axis)
-    code, half = builder.cast(stored, bits), stored.shape
-    if split is None:
-        return builder.scale(code, scale, axis, shape)
+    half = stored.shape
+    code = builder.cast(stored, bits)
     code = builder.run(BuiltinOperator.ADD, [code, builder.scalar(0.5)], half, schema.AddOptionsT())
     high = builder.run(BuiltinOperator.SIGN, [code], half)
     low = builder.run(BuiltinOperator.SUB, [code, high], half, schema.SubOptionsT())
-    if split == axis:  # the scale takes the missing factor 2 of the low half
-        scale = scale * np.repeat(np.asarray([1.0, 2.0], np.float32), len(scale) // 2)
-    else:
-        low = builder.run(BuiltinOperator.ADD, [low, low], half, schema.AddOptionsT())
     joined = schema.ConcatenationOptionsT()
-    joined.axis = split
-    both = builder.run(BuiltinOperator.CONCATENATION, [high, low], shape, joined)
-    return builder.scale(both, scale, axis, shape)
+    joined.axis = axis
+    both_shape = tuple(2 * n if i == axis else n for i, n in enumerate(half))
+    both = builder.run(BuiltinOperator.CONCATENATION, [high, low], both_shape, joined)
+    if both_shape != shape:
+        where = [builder.graph.add_constant(np.asarray(v, np.int32)) for v in ([0] * len(shape), shape)]
+        both = builder.run(BuiltinOperator.SLICE, [both, *where], shape, schema.SliceOptionsT())
+    # the second half is decoded as +-0.5
+    factors = np.where(np.arange(shape[axis]) < half[axis], np.float32(1.0), np.float32(2.0))
+    return builder.scale(both, match.scale * factors, axis, shape)

@@ -163,6 +163,18 @@ def test_stored_codes_of_a_known_kernel(single: Callable[..., Any], tmp_path: Pa
     assert [list(graph.raw(i)) for i in packed] == [[0b01001110, 0b10110001]]
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (5, 1), (4, 7)])
+def test_odd_numbers_of_channels_still_take_one_bit(
+    single: Callable[..., Any], tmp_path: Path, inputs: int, outputs: int
+) -> None:
+    layer = lq.layers.QuantConv2D(outputs, 3, use_bias=False, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+    result = te.export(single(layer, (5, 5, inputs)), tmp_path / "odd.tflite", "packed", samples=8)
+    assert result.agreement.max_error == 0.0
+    stored = sum(row.bytes for row in result.breakdown.rows if row.kind == "weights")
+    # one more output channel makes the number even; two bits for each pair
+    assert stored == -(-9 * inputs * (outputs + 1) // 8)
+
+
 def test_a_plain_model_is_refused_by_formats_for_quantised_ones(single: Callable[..., Any], tmp_path: Path) -> None:
     model = single(layers.Dense(2), (3,))
     with pytest.raises(ExportError, match=r'no layer has a quantised kernel; use format="float32"'):
