@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import contributions
 from tfqprune.criteria.contributions import covariance, read
+from tfqprune.criteria.filters import members
 from tfqprune.criteria.forward import Forward, consumers
 from tfqprune.criteria.reconstruction import inverse, removal_order
 from tfqprune.samples import Samples
@@ -114,6 +115,47 @@ def test_forward_computes_what_the_model_computes(name: str) -> None:
     np.testing.assert_allclose(outputs[0], model(inputs), rtol=1e-4, atol=1e-5)
     assert set(seen) == set(watched)
     assert "depthwise" not in watched  # it passes its channels on
+
+
+def test_a_layer_that_reads_and_feeds_one_stream_is_a_consumer() -> None:
+    """image -> conv -+-> conv "around" -+-> depthwise -> separable -+-> mean: all tied but the last"""
+    image = K.Input((5, 5, 2))
+    x = K.Conv2D(4, 1, name="first")(image)
+    x = K.Add()([x, K.Conv2D(4, 3, padding="same", name="around")(x)])
+    x = K.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = K.Add()([x, K.SeparableConv2D(4, 3, padding="same", name="separable")(x)])
+    graph = ChannelGraph(tf.keras.Model(image, K.Dense(2, name="last")(K.GlobalAveragePooling2D()(x))))
+    assert set(consumers(graph)) == {"first", "around", "separable", "last"}
+    (group,) = graph.prunable
+    assert [(member.record.name, member.weight) for member in members(graph, group)] == [
+        ("first", "kernel"),
+        ("around", "kernel"),
+        ("separable", "pointwise_kernel"),  # its depthwise kernel is a reader's, not a producer's
+        ("depthwise", "depthwise_kernel"),
+    ]
+
+
+def test_nested_and_shared_layers() -> None:
+    """image -> conv 4 -> BLOCK -> BLOCK (the same) -> mean -> dense, BLOCK = conv 4 -> batch norm"""
+    inner = K.Input((5, 5, 4))
+    block = tf.keras.Model(
+        inner, K.BatchNormalization()(K.Conv2D(4, 3, padding="same", name="conv")(inner)), name="block"
+    )
+    image = K.Input((5, 5, 2))
+    x = K.Conv2D(4, 1, name="first")(image)
+    model = tf.keras.Model(image, K.Dense(2, name="last")(K.GlobalAveragePooling2D()(block(block(x)))))
+    graph, x = ChannelGraph(model), np.random.default_rng(0).normal(size=(3, 5, 5, 2)).astype("float32")
+    watched = consumers(graph)
+    assert set(watched) == {"first", "block/conv", "last"}
+    seen = []
+    outputs = Forward(graph, watched, lambda consumer, _, prepared: seen.append(consumer.name) or prepared)(
+        [tf.constant(x)]
+    )
+    assert seen == ["first", "block/conv", "block/conv", "last"]
+    np.testing.assert_allclose(outputs[0], model(x), rtol=1e-5, atol=1e-6)
+    (group,) = graph.prunable  # the second call ties what the block puts out to what it reads
+    assert sorted(score(model, "reconstruction", x)[group.name]) == [0, 1, 2, 3]
+    assert score(model, "taylor", x)[group.name].all()
 
 
 # Four units of size 1, z = weight * h over four samples:

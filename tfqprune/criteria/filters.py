@@ -88,7 +88,7 @@ def deployed_kernel(record: LayerRecord, weight: str | int) -> np.ndarray:
     return latent_kernel(record, weight)
 
 
-def kernels(graph: ChannelGraph, record: LayerRecord) -> Iterator[tuple[str | int, int, np.ndarray]]:
+def kernels(record: LayerRecord) -> Iterator[tuple[str | int, int, np.ndarray]]:
     """The kernels of a layer that produce or filter channels: weight, axis of these channels, their ids.
 
     A depthwise kernel counts, too: its filters belong to the channels that it reads.
@@ -97,11 +97,18 @@ def kernels(graph: ChannelGraph, record: LayerRecord) -> Iterator[tuple[str | in
         axes = record.weight_axes[weight]
         if "out" in axes:
             yield weight, axes.index("out"), record.roles["out"]
-        elif "out" in record.roles:
-            outputs = np.unique(graph.unit_index(record.roles["out"]))
-            for axis, role in enumerate(axes):
-                if role and np.array_equal(np.unique(graph.unit_index(record.roles[role])), outputs):
-                    yield weight, axis, record.roles[role]
+            continue
+        for axis, role in enumerate(axes):
+            if role and passes_on(record, role):
+                yield weight, axis, record.roles[role]
+
+
+def passes_on(record: LayerRecord, role: str) -> bool:
+    """Whether what comes out are the very channels of a role, as in a depthwise convolution.
+
+    Their ids tell, not their units: a residual sum may tie what a convolution reads to what it puts out.
+    """
+    return "out" in record.roles and np.array_equal(np.unique(record.roles["out"]), np.unique(record.roles[role]))
 
 
 def members(graph: ChannelGraph, group: ChannelGroup) -> Iterator[Filters]:
@@ -110,7 +117,7 @@ def members(graph: ChannelGraph, group: ChannelGroup) -> Iterator[Filters]:
         record = graph.records.get(name)
         if record is None:  # channels that a model input brings in
             continue
-        for weight, axis, ids in kernels(graph, record):
+        for weight, axis, ids in kernels(record):
             number, slot = graph.units(ids)
             positions = np.flatnonzero(number == group.index)
             if len(positions):

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
-from tfqprune.criteria.filters import deployed_kernel
+from tfqprune.criteria.filters import deployed_kernel, passes_on
 from tfqprune.errors import DataError
 from tfqprune.layers import LayerRecord
 from tfqprune.layers.convolution import ConvHandler, DenseHandler
@@ -122,8 +122,7 @@ def consumers(graph: ChannelGraph, groups: set[int] | None = None) -> dict[str, 
         axes = [role for weight in record.reuse for role in record.weight_axes[weight]]
         if "in" not in record.roles or not any(role in READ for role in axes):
             continue
-        read = np.unique(graph.unit_index(record.roles["in"]))
-        if "out" in record.roles and np.array_equal(read, np.unique(graph.unit_index(record.roles["out"]))):
+        if passes_on(record, "in"):
             continue
         if groups is None or groups & set(graph.units(record.roles["in"])[0].tolist()):
             found[name] = Consumer(graph, record)
