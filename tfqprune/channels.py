@@ -153,21 +153,21 @@ class ChannelGraph:
                 for number, part in enumerate(parts)
             ),
         ]
-        signature: list[list[int]] = [[] for _ in range(self._components)]
+        label = self._refined([ids for ids, _ in marks])
+        first = np.unique(label, return_index=True)[1]
+        marked: list[list[int]] = [[] for _ in first]
         for mark, (ids, _) in enumerate(marks):
-            for unit in np.unique(component[ids]).tolist():
-                signature[unit].append(mark)
-        members: dict[tuple[int, ...], list[int]] = {}
-        for unit, signed in enumerate(signature):
-            members.setdefault(tuple(signed), []).append(unit)
-        self.group_of = np.empty(self._components, np.int64)
+            for index in np.unique(label[component[ids]]).tolist():
+                marked[index].append(mark)
+        self.group_of = label
         self.slot_of = np.empty(self._components, np.int64)
         groups: list[ChannelGroup] = []
-        for index, (marked, units) in enumerate(members.items()):
-            self.group_of[units], self.slot_of[units] = index, np.arange(len(units))
-            makers = [space.blocks[mark] for mark in marked if mark < len(space.blocks)]
+        for index, signed in enumerate(marked):
+            units = np.flatnonzero(label == index)
+            self.slot_of[units] = np.arange(len(units))
+            makers = [space.blocks[mark] for mark in signed if mark < len(space.blocks)]
             layers = tuple(dict.fromkeys(source for _, _, source in makers))
-            reasons = list(dict.fromkeys(marks[mark][1][1] for mark in marked if marks[mark][1][0] == "frozen"))
+            reasons = list(dict.fromkeys(marks[mark][1][1] for mark in signed if marks[mark][1][0] == "frozen"))
             frozen = "; ".join(str(reason) for reason in reasons) or None
             if frozen is None and len(units) == 1:
                 frozen = "its only unit: no group loses its last one"
@@ -177,6 +177,23 @@ class ChannelGraph:
             }
             groups.append(ChannelGroup(layers[0], len(units), layers, frozen, index, width))
         return self._with_depthwise(_numbered(groups))
+
+    def _refined(self, sets: list[np.ndarray]) -> np.ndarray:
+        """Splits the units until each set of ids holds all of a part or nothing of it.
+
+        Returns:
+            For each unit the number of its part; parts are numbered by their first unit.
+        """
+        label, parts = np.zeros(self._components, np.int64), 1
+        for ids in sets:
+            units = np.unique(self._component[ids])
+            old, new = np.unique(label[units], return_inverse=True)
+            label[units] = parts + new
+            parts += len(old)
+        _, first, label = np.unique(label, return_index=True, return_inverse=True)
+        rank = np.empty(len(first), np.int64)
+        rank[np.argsort(first)] = np.arange(len(first))
+        return rank[label]
 
     def _with_depthwise(self, groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Adds layers that filter channels without producing new ones (depthwise convolutions)."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
-from tfqprune.construction import call_known, can_skip_tracing
+from tfqprune.construction import call_known, can_skip_tracing, paused_collector
 from tfqprune.layers import Channels, LayerCall, LayerRecord
 from tfqprune.layers.base import handler_for, weight_index
 from tfqprune.layers.running import substitute
@@ -55,8 +55,9 @@ class Rebuilder(ABC):
 
     def build(self) -> tf.keras.Model:
         """The new model."""
-        model = self._model(self.graph.model, nested=False)
-        self._set_weights()
+        with paused_collector():
+            model = self._model(self.graph.model, nested=False)
+            self._set_weights()
         return model
 
     def _model(self, model: tf.keras.Model, nested: bool) -> tf.keras.Model:

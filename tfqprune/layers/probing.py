@@ -51,10 +51,16 @@ class ProbedHandler(LayerHandler):
         if not wide:
             return call.opaque(f"feeds {call.title}")
         ids = np.concatenate([channels.ids for channels in wide])
-        rng = np.random.default_rng(0)
+        full = _random_inputs(call)
+        try:
+            expected = run(call, full)
+        except Exception as error:  # a user's layer may raise anything
+            return call.opaque(f"feeds {call.title}, which cannot be run on its own ({type(error).__name__})")
         for guess in _guesses(call):
             weights = _matching_weights(call, guess)
-            if weights is None or not all(_survives(call, guess, weights, rng) for _ in range(_DROPS)):
+            if weights is None or not all(
+                _survives(call, guess, weights, full, expected, seed) for seed in range(_DROPS)
+            ):
                 continue
             self.weights = weights
             for first, second in guess.ties:
@@ -135,17 +141,14 @@ def _matching_weights(call: LayerCall, guess: _Guess) -> _Weights | None:
     return _Weights(axes, keys)
 
 
-def _survives(call: LayerCall, guess: _Guess, weights: _Weights, rng: np.random.Generator) -> bool:
+def _survives(
+    call: LayerCall, guess: _Guess, weights: _Weights, full: list[np.ndarray], expected: list[np.ndarray], seed: int
+) -> bool:
     """Whether dropping random channels before the layer is the same as dropping them behind it."""
     wide = [channels for channels in call.inputs if channels.axis is not None]
-    alive = _random_alive([len(channels) for channels in wide], guess, rng)
-    full, dropped, start = [], [], 0
-    for channels, shape, tensor in zip(call.inputs, call.input_shapes, call.node.keras_inputs, strict=True):
-        value = static_value(tensor)
-        if value is None:
-            value = np.abs(rng.normal(size=trial_shape(shape))) + 0.1
-            value *= np.where(rng.random(value.shape) < 0.3, -1, 1)
-        full.append(value)
+    alive = _random_alive([len(channels) for channels in wide], guess, np.random.default_rng(seed))
+    dropped, start = [], 0
+    for channels, value in zip(call.inputs, full, strict=True):
         if channels.axis is None:
             dropped.append(value)
             continue
@@ -153,7 +156,6 @@ def _survives(call: LayerCall, guess: _Guess, weights: _Weights, rng: np.random.
         dropped.append(np.take(value, keep, axis=channels.axis))
         start += len(channels)
     try:
-        expected = run(call, full)
         clone = _dropped_layer(call, weights, alive[guess.outputs[0][1]], dropped)
         received = run(call, dropped, clone)
     except Exception:  # a user's layer may raise anything when channels are missing: it is not safe to cut
@@ -168,6 +170,16 @@ def _survives(call: LayerCall, guess: _Guess, weights: _Weights, rng: np.random.
         if not np.allclose(whole.astype("float64"), part.astype("float64"), tolerance, tolerance, equal_nan=True):
             return False
     return True
+
+
+def _random_inputs(call: LayerCall) -> list[np.ndarray]:
+    """Random values for every input: positive mostly, so that logarithms and roots have some that are finite."""
+    rng = np.random.default_rng(0)
+    values = []
+    for shape, tensor in zip(call.input_shapes, call.node.keras_inputs, strict=True):
+        known = static_value(tensor)
+        values.append(rng.uniform(-0.5, 1.5, trial_shape(shape)).astype("float32") if known is None else known)
+    return values
 
 
 def _random_alive(sizes: list[int], guess: _Guess, rng: np.random.Generator) -> np.ndarray:
