@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tflite_export.exporting import ExportResult, export
     from tflite_export.floor import floor_bytes
     from tflite_export.formats import Format, Promise, get_format, list_formats, register_format
+    from tflite_export.inputs import with_uint8_input
     from tflite_export.levels import LevelMismatch
     from tflite_export.sizes import SizeReport, SizeRow, size_report
     from tflite_export.verification import Agreement, verify
@@ -37,11 +38,13 @@ _PUBLIC = {
     "register_format": "formats",
     "size_report": "sizes",
     "verify": "verification",
+    "with_uint8_input": "inputs",
 }
 
 __all__ = [
     "Agreement", "Benchmark", "ExportResult", "Format", "LevelMismatch", "Promise", "SizeReport", "SizeRow",
     "benchmark", "export", "floor_bytes", "get_format", "list_formats", "register_format", "size_report", "verify",
+    "with_uint8_input",
 ]  # fmt: skip
 
 

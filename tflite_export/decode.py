@@ -146,6 +146,47 @@ def _even(signs: np.ndarray, axis: int) -> np.ndarray:
     return np.pad(signs, extra, constant_values=1)
 
 
+def insert_integer_decoder(graph: Graph, match: Match, storage: Storage, before: Any, zeros: int) -> int:
+    """Operators that unfold packed integers to INT8 at run time; for kernels of integer convolutions.
+
+    Args:
+        graph: the file, changed in place.
+        match: the kernel; its scale is not applied.
+        storage: how its integers are stored.
+        before: the operator to put them in front of.
+        zeros: input channels of zero weights to append.
+
+    Returns:
+        The INT8 tensor, whose real values are ``integers / storage.step``.
+    """
+    shape = match.kernel.integers.shape
+    builder = _Builder(graph)
+    if storage.bits == 1:
+        decoded = _joined_signs(builder, match, doubled=True)
+    else:
+        decoded = builder.cast(*stored_integers(match.kernel.integers, match.kernel.axis))
+        if storage.offset:
+            half = builder.scalar(storage.offset)
+            decoded = builder.run(BuiltinOperator.ADD, [decoded, half], shape, schema.AddOptionsT())
+    if zeros:
+        padding = np.zeros((len(shape), 2), np.int32)
+        padding[-1, 1] = zeros
+        shape = (*shape[:-1], shape[-1] + zeros)
+        decoded = builder.run(
+            BuiltinOperator.PAD, [decoded, graph.add_constant(padding)], shape, schema.PadOptionsT()
+        )  # fmt: skip
+    integers = graph.add_tensor(shape, TensorType.INT8)
+    record = schema.QuantizationParametersT()
+    record.scale = np.asarray([1.0 / storage.step], np.float32)
+    record.zeroPoint = np.asarray([0], np.int64)
+    graph.tensors[integers].quantization = record
+    builder.operators.append(
+        graph.new_operator(BuiltinOperator.QUANTIZE, [decoded], [integers], schema.QuantizeOptionsT())
+    )
+    graph.insert(before, builder.operators)
+    return integers
+
+
 def _integers(builder: _Builder, match: Match, storage: Storage) -> int:
     integers = match.kernel.integers
     decoded = builder.cast(*stored_integers(integers, match.kernel.axis))
@@ -156,7 +197,20 @@ def _integers(builder: _Builder, match: Match, storage: Storage) -> int:
 
 
 def _signs(builder: _Builder, match: Match) -> int:
-    """Two signs per 2-bit code: the first half of the output channels in the high bit, the second in the low bit."""
+    """Signs, times the scale of each output channel."""
+    shape, axis = match.kernel.integers.shape, match.kernel.axis
+    both = _joined_signs(builder, match, doubled=False)
+    # the second half is decoded as +-0.5
+    half = (shape[axis] + 1) // 2
+    factors = np.where(np.arange(shape[axis]) < half, np.float32(1.0), np.float32(2.0))
+    return builder.scale(both, match.scale * factors, axis, shape)
+
+
+def _joined_signs(builder: _Builder, match: Match, doubled: bool) -> int:
+    """Two signs per 2-bit code: the first half of the output channels in the high bit, the second in the low bit.
+
+    The second half comes as +-0.5, or as +-1 for one more operator.
+    """
     shape, axis = match.kernel.integers.shape, match.kernel.axis
     stored, bits = stored_integers(match.kernel.integers, axis)
     half = stored.shape
@@ -164,6 +218,8 @@ def _signs(builder: _Builder, match: Match) -> int:
     code = builder.run(BuiltinOperator.ADD, [code, builder.scalar(0.5)], half, schema.AddOptionsT())
     high = builder.run(BuiltinOperator.SIGN, [code], half)
     low = builder.run(BuiltinOperator.SUB, [code, high], half, schema.SubOptionsT())
+    if doubled:
+        low = builder.run(BuiltinOperator.ADD, [low, low], half, schema.AddOptionsT())
     joined = schema.ConcatenationOptionsT()
     joined.axis = axis
     both_shape = tuple(2 * n if i == axis else n for i, n in enumerate(half))
@@ -171,6 +227,4 @@ def _signs(builder: _Builder, match: Match) -> int:
     if both_shape != shape:
         where = [builder.graph.add_constant(np.asarray(v, np.int32)) for v in ([0] * len(shape), shape)]
         both = builder.run(BuiltinOperator.SLICE, [both, *where], shape, schema.SliceOptionsT())
-    # the second half is decoded as +-0.5
-    factors = np.where(np.arange(shape[axis]) < half[axis], np.float32(1.0), np.float32(2.0))
-    return builder.scale(both, match.scale * factors, axis, shape)
+    return both

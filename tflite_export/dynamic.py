@@ -56,7 +56,7 @@ def levels_of(graph: Graph, tensor: int, bits: int, producers: dict[int, Any]) -
             return None
         kind = graph.kind(operator)
         if kind == "SIGN":
-            return Levels(unit, -1, 1) if bits == 1 else None
+            return Levels(unit, -1, 1) if bits <= 2 else None  # +-1, or with 0 for ternary activations
         if kind == "ROUND":
             return Levels(unit, 0, 2**bits - 1) if 2**bits - 1 <= _MAX_LEVEL else None
         if kind == "MUL":
@@ -84,7 +84,7 @@ def insert_sentinels(graph: Graph, match: Match, levels: Levels, consumer: Any) 
     sentinels = levels.sentinels
     given = int(consumer.inputs[0])
     for value in sentinels:
-        given = _append_channel(graph, consumer, given, value)
+        given = append_channel(graph, consumer, given, value)
     widths = [(0, 0)] * (match.kernel.integers.ndim - 1) + [(0, len(sentinels))]
     integers = np.pad(match.kernel.integers, widths)
     kernel = quantized_constant(graph, integers, match.scale, axis=0, uneven=True)
@@ -124,7 +124,8 @@ def quantized_constant(
     return index
 
 
-def _append_channel(graph: Graph, before: Any, tensor: int, value: float) -> int:
+def append_channel(graph: Graph, before: Any, tensor: int, value: float) -> int:
+    """Adds one input channel of a constant to an activation; returns the wider one."""
     shape = graph.shape(tensor)
     padding = np.zeros((len(shape), 2), np.int32)
     padding[-1, 1] = 1

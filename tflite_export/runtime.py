@@ -38,12 +38,14 @@ def require_lce(purpose: str) -> None:
     Raises:
         MissingDependencyError: it is not.
     """
-    if importlib.util.find_spec("larq_compute_engine") is None:
+    try:
+        importlib.import_module("larq_compute_engine")
+    except ImportError as error:
         raise MissingDependencyError(
-            f"Expected larq-compute-engine to be installed {purpose}. Received: no such package. "
+            f"Expected larq-compute-engine to be installed {purpose}. Received: {error}. "
             "Install it with `pip install larq-compute-engine` (it has wheels for some platforms and Python versions "
             'only), or choose format="packed", which runs in stock LiteRT.'
-        )
+        ) from error
 
 
 def suits_xnnpack(model: Any) -> bool:

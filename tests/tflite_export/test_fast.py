@@ -97,6 +97,37 @@ def test_layers_without_integer_kernels_are_stored_in_8_bits(single: Callable[..
     assert result.agreement.max_error < 2e-6
 
 
+@pytest.mark.parametrize(
+    ("topology", "kind"), [("plain", "2"), ("residual", "4"), ("dense", "2"), ("plain", "ternary"), ("plain", "binary")]
+)
+def test_hybrid_packs_and_computes_integers(exported: Callable[..., te.ExportResult], topology: str, kind: str) -> None:
+    hybrid, packed = exported("hybrid", topology, kind), exported("packed", topology, kind)
+    assert hybrid.agreement.top1 >= 0.98
+    assert hybrid.agreement.off_share <= 0.1
+    assert hybrid.agreement.xnnpack is False
+    graph = Graph(read_model(hybrid.path))
+    operator = "FULLY_CONNECTED" if topology == "dense" else "CONV_2D"
+    integer_layers = 3 if topology == "residual" else 2
+    assert _types(graph, operator).count("INT8") == integer_layers
+
+    def narrow(result: te.ExportResult) -> list[tuple[str, str, int]]:
+        rows = [row for row in result.breakdown.rows if row.type in ("INT2", "INT4")]
+        return [(row.layer, row.type, row.elements) for row in rows]
+
+    assert narrow(hybrid) == narrow(packed) != []
+
+
+def test_hybrid_keeps_a_fused_activation_at_the_end(tmp_path: Path) -> None:
+    given = layers.Input((5, 5, 4))
+    conv = lq.layers.QuantConv2D(
+        6, 3, input_quantizer=lq.quantizers.DoReFa(2, mode="activations"),
+        kernel_quantizer=lq.quantizers.DoReFa(2, mode="weights"), bias_initializer="random_normal", activation="relu",
+    )  # fmt: skip
+    model = tf.keras.Model(given, conv(given))
+    result = te.export(model, tmp_path / "relu.tflite", "hybrid", samples=16)
+    assert result.agreement.max_error < 2e-6
+
+
 def test_speed_is_what_auto_goes_by_when_asked(net: Callable[..., Any], tmp_path: Path) -> None:
     result = te.export(net("dense", "2"), tmp_path / "x.tflite", optimize="speed")
     assert result.format == "fast"
