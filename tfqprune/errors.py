@@ -38,6 +38,10 @@ class OutputError(TfqpruneError, OSError):
     """An output folder or file exists already or cannot be written."""
 
 
+class ClusterError(TfqpruneError, OSError):
+    """Chief and workers cannot come together."""
+
+
 class ExportError(TfqpruneError, ValueError):
     """A model cannot be exported in the format asked for, or the file is not faithful."""
 

@@ -76,12 +76,22 @@ class PlanEvaluator:
         """The metrics of a plan (``plan.removed``): loss, accuracy and whatever else is compiled."""
         return self.evaluate(removed)[0]
 
-    def evaluate(self, removed: Removed) -> tuple[dict[str, float], Statistics]:
-        """The metrics of a plan, and the statistics of the slim model's batch norms that they belong to."""
+    @property
+    def validation(self) -> tf.data.Dataset:
+        """The validation data, in batches.
+
+        Raises:
+            DataError: there is none.
+        """
         if self._validation is None:
             raise DataError("Expected validation data to evaluate on. Received: none.")
+        return self._validation.dataset
+
+    def evaluate(self, removed: Removed) -> tuple[dict[str, float], Statistics]:
+        """The metrics of a plan, and the statistics of the slim model's batch norms that they belong to."""
+        validation = self.validation
         twin = self._set(removed)
-        results = twin.model.evaluate(self._validation.dataset, verbose=0, return_dict=True)
+        results = twin.model.evaluate(validation, verbose=0, return_dict=True)
         statistics = twin.statistics()
         if twin is self.twin:
             statistics = cut_statistics(self.graph, self.graph.alive(dict(removed)), statistics)

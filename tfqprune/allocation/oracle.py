@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from tfqprune.allocation.space import RatioSpace
 from tfqprune.allocation.surrogate import Surrogate, propose
 
 PREFIX = "ratio/"
+_ENDED = frozenset({"COMPLETED", "FAILED"})
 _ATTEMPTS = 50  # to find a point that has not been tried
 
 
@@ -70,11 +72,18 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         self.space: RatioSpace | None = None
         self.starts: list[dict[str, float]] = []
         self._surrogate: Surrogate | None = None
+        self._exhausted = False
+        #: why the search had to stop, or None
+        self.failure: str | None = None
+        self._failures = 0  # in a row, in this process: after a restart there is another chance
+        self._last_sign: dict[str, float] = {}  # worker -> when it was last heard of
 
     # -- suggestions --------------------------------------------------------------------------
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """The next trial's ratios (Keras-Tuner calls this)."""
+        if self.failure is not None:
+            return {"status": "STOPPED", "values": None}
         space = self._the_space()
         number = len(self.trials)
         if number < len(self.starts):
@@ -85,11 +94,12 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
             values = _values(space.exact(preferences).ratios)
             if not self._duplicate(values):
                 return {"status": "RUNNING", "values": values}
-        return {"status": "STOPPED", "values": None}  # the budget leaves no further plan to try
+        self._exhausted = True  # the budget leaves no further plan to try
+        return {"status": "STOPPED", "values": None}
 
     def _preferences(self, space: RatioSpace, rng: np.random.Generator) -> np.ndarray:
         random = rng.random((_ATTEMPTS, space.dimensions))
-        done = [trial for trial in self._in_order() if trial.status == "COMPLETED"]
+        done = [trial for trial in self.in_order() if trial.status == "COMPLETED"]
         num_random = min(max(space.dimensions, 3), 8) if self.num_random is None else self.num_random
         if len(done) < max(len(self.starts) + num_random, 2):
             return random
@@ -108,13 +118,72 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
             process = self._surrogate.condition(points, values)
         return np.concatenate([propose(process, points, values, space.project, rng), random])
 
-    def _in_order(self) -> list[Trial]:
-        return [self.trials[trial_id] for trial_id in sorted(self.trials)]
+    def in_order(self) -> list[Trial]:
+        """All trials by their number (ids are as wide as ``max_trials`` was when they began)."""
+        return sorted(self.trials.values(), key=lambda trial: int(trial.trial_id))
+
+    def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
+        """The best trials, best first, the earlier one where two are equal; then those that did not end well."""
+        sign = -1 if self.objective.direction == "max" else 1
+        done = [trial for trial in self.in_order() if trial.status == "COMPLETED"]
+        others = [trial for trial in self.in_order() if trial.status != "COMPLETED"]
+        return [*sorted(done, key=lambda trial: sign * trial.score), *others][:num_trials]
 
     def _the_space(self) -> RatioSpace:
         if self.space is None:
             raise RuntimeError("Expected the oracle's space to be set before the search. Received: none.")
         return self.space
+
+    def _check_consecutive_failures(self) -> None:
+        # The base class raises here, before the trial is saved and while it holds a lock.
+        last = self.trials[self.end_order[-1]]
+        self._failures = self._failures + 1 if last.status == "FAILED" else 0
+        if self._failures >= self.max_consecutive_failed_trials:
+            self.failure = f"{self._failures} failed trials in a row. {last.message or ''}".strip()
+
+    # -- chief and workers --------------------------------------------------------------------
+
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id: str) -> Trial:
+        """The next trial for a worker, the one it has already, or word that it should wait or stop."""
+        self._last_sign[tuner_id] = time.monotonic()
+        trial = super().create_trial(tuner_id)
+        if trial.status == "STOPPED" and self.ongoing_trials:
+            # Another worker may die, and its trial will need one that is still there.
+            trial.status = "IDLE"
+            self.tuner_ids.add(tuner_id)
+        return trial
+
+    @keras_tuner.synchronized
+    def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Trial:
+        """Takes in a trial's metrics, unless another worker has ended it in the meantime."""
+        trial = self.trials[trial_id]
+        return trial if trial_id in self.end_order else super().update_trial(trial_id, metrics, step)
+
+    @keras_tuner.synchronized
+    def end_trial(self, trial: Trial) -> None:
+        """Ends a trial, unless another worker has ended it in the meantime."""
+        if trial.trial_id in self.end_order:
+            for tuner_id, ongoing in list(self.ongoing_trials.items()):
+                if ongoing.trial_id == trial.trial_id:
+                    self.ongoing_trials.pop(tuner_id)
+            return
+        if trial.trial_id in self._retry_queue:
+            self._retry_queue.remove(trial.trial_id)
+        super().end_trial(trial)
+
+    @keras_tuner.synchronized
+    def finished(self, timeout: float) -> bool:
+        """Whether all trials have ended and no worker waits; gives up workers silent for ``timeout`` seconds."""
+        now = time.monotonic()
+        for tuner_id in [own for own in self.tuner_ids if now - self._last_sign.get(own, now) > timeout]:
+            self.tuner_ids.discard(tuner_id)
+            lost = self.ongoing_trials.pop(tuner_id, None)
+            if lost is not None:
+                print(f"Worker {tuner_id} has been silent for {timeout:g} s; its trial {lost.trial_id} runs again.")
+                self._retry_queue.append(lost.trial_id)
+        over = len(self.trials) >= (self.max_trials or 0) or self._exhausted or self.failure is not None
+        return over and not self._retry_queue and not self.ongoing_trials and not self.tuner_ids
 
     # -- what is on disk survives being killed --------------------------------------------------
 
@@ -128,15 +197,15 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         """Takes up the trials on disk; those that were under way run again."""
         self.trials = {}
         super().reload()
-        finished = {"COMPLETED", "FAILED"}
-        unfinished = sorted(trial_id for trial_id, trial in self.trials.items() if trial.status not in finished)
+        known = [trial.trial_id for trial in self.in_order()]
+        unfinished = [trial_id for trial_id in known if self.trials[trial_id].status not in _ENDED]
         self._retry_queue = unfinished[::-1]  # taken from the end
         for trial_id in unfinished:
             # Whatever it had reported before it was cut off does not count.
             self.trials[trial_id].metrics = type(self.trials[trial_id].metrics)()
             self.trials[trial_id].score = None
-        self.start_order = [*self.start_order, *(own for own in sorted(self.trials) if own not in self.start_order)]
-        ended = [own for own in sorted(self.trials) if own not in unfinished and own not in self.end_order]
+        self.start_order = [*self.start_order, *(own for own in known if own not in self.start_order)]
+        ended = [own for own in known if own not in unfinished and own not in self.end_order]
         self.end_order = [own for own in [*self.end_order, *ended] if own in self.trials and own not in unfinished]
 
 

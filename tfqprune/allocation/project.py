@@ -32,7 +32,8 @@ class Project:
         self.facts = dict(facts)
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"Expected a folder for the search. Received: {str(folder)!r}, which is a file.")
-        occupied = folder.is_dir() and any(folder.iterdir())
+        # Half-written files are those of another worker of the same search, or of a process that was killed.
+        occupied = folder.is_dir() and any(path.suffix != ".part" for path in folder.iterdir())
         if occupied and overwrite:
             if not (folder / _FILE).exists() and not (folder / "oracle.json").exists():
                 raise OutputError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import time
 import traceback
@@ -15,33 +17,28 @@ import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
 from tfqprune.allocation.base import unscored
+from tfqprune.allocation.cluster import WORKER_TIMEOUT, is_chief, is_worker, serve, signs_of_life
 from tfqprune.allocation.display import SearchDisplay
+from tfqprune.allocation.files import write_arrays, write_json
 from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
+from tfqprune.allocation.judging import Judge, tuned_metrics
 from tfqprune.allocation.oracle import BudgetOracle, as_starts, ratios_of
 from tfqprune.allocation.project import Project
-from tfqprune.allocation.records import TrialRecord, pareto_front, record_of, write_records
+from tfqprune.allocation.records import write_records
+from tfqprune.allocation.results import SCORES, SearchResults
 from tfqprune.allocation.space import RatioSpace, Shared
+from tfqprune.allocation.tensorboard import log_trial
 from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import BudgetError, OutputError, PlanError, TfqpruneError
-from tfqprune.evaluation import (
-    CALIBRATION_SAMPLES,
-    PlanEvaluator,
-    Statistics,
-    compile_like,
-    set_statistics,
-)
+from tfqprune.errors import BudgetError, EvaluationError, PlanError, TfqpruneError
+from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.fitting import Bounds, Fitter
-from tfqprune.plan import PruningPlan
 from tfqprune.scoring import choose_criterion, run_criterion
-from tfqprune.slim import prune
 
-_SCORES = "scores.npz"
-_STATISTICS = "statistics.npz"
 _EVALUATIONS = ("proxy", "finetune", "both")
 
 
-class RatioTuner(keras_tuner.Tuner):
+class RatioTuner(SearchResults):
     """Finds a ratio for each group by Bayesian optimisation; every trial lies on the budget.
 
     Running the same script again takes up the search where it stopped.
@@ -76,6 +73,7 @@ class RatioTuner(keras_tuner.Tuner):
         loss / metrics / optimizer: as for ``compile``; None: as the model is compiled.
         distribution_strategy: a ``tf.distribute`` strategy for the fine-tuning.
         max_retries_per_trial / max_consecutive_failed_trials: as for every Keras-Tuner tuner.
+        worker_timeout: seconds of silence after which the chief gives a worker's trial to another.
 
     Raises:
         BudgetError: the budget is above the original or cannot be met.
@@ -115,6 +113,7 @@ class RatioTuner(keras_tuner.Tuner):
         distribution_strategy: Any = None,
         max_retries_per_trial: int = 0,
         max_consecutive_failed_trials: int = 10,
+        worker_timeout: float = WORKER_TIMEOUT,
     ) -> None:
         if not isinstance(budget, Budget):
             raise BudgetError(f"Expected a tfqprune.Budget, as in Budget(memory=0.5). Received: {budget!r}.")
@@ -130,7 +129,9 @@ class RatioTuner(keras_tuner.Tuner):
             "align": align, "minimum": minimum, "maximum": maximum, "exclude": tuple(exclude)
         }  # fmt: skip
         self._calibration_samples, self._batch_size = calibration_samples, batch_size
-        self._evaluator: PlanEvaluator | None = None
+        self._worker_timeout = worker_timeout
+        self._waiting = False
+        self._judge: Judge | None = None
         self._fitter: Fitter | None = None
         # Units hardly change what a ratio costs: a budget that cannot be met is refused before any scoring.
         outline = Fitter(self.graph, unscored(self.graph), budget, **self._limits)
@@ -138,7 +139,9 @@ class RatioTuner(keras_tuner.Tuner):
         if not outline.names:
             raise PlanError("Expected a model with groups that can be pruned. Received: one in which all are frozen.")
         directory, project_name = os.fspath(directory or "."), project_name or "ratio_search"
-        self._project = Project(Path(directory) / project_name, self._facts(objective, seed), overwrite=overwrite)
+        self._project = Project(
+            Path(directory) / project_name, self._facts(objective, seed), overwrite=overwrite and not is_worker()
+        )
         bounds = {
             group.name: (int(outline.levels[group.name][0]) / group.size, outline.most[group.name])
             for group in outline.groups
@@ -183,7 +186,15 @@ class RatioTuner(keras_tuner.Tuner):
     # -- the search ---------------------------------------------------------------------------
 
     def search(
-        self, train: Any, y: Any = None, *, validation_data: Any, epochs: int = 1, verbose: int = 1, **fit: Any
+        self,
+        train: Any,
+        y: Any = None,
+        *,
+        validation_data: Any,
+        epochs: int = 1,
+        learning_rate: float = 1e-3,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        verbose: int = 1,
     ) -> None:
         """Runs the trials that are left.
 
@@ -194,23 +205,28 @@ class RatioTuner(keras_tuner.Tuner):
             validation_data: the same, to judge trials by.
             epochs: of fine-tuning, where trials are fine-tuned.
             verbose: 0 prints nothing.
-            **fit: further arguments of ``fit``, where trials are fine-tuned.
+            learning_rate: of the first step of fine-tuning; it falls along half a cosine.
+            callbacks: for fine-tuning, a copy for each trial. A TensorBoard callback gets every trial's
+                metrics and ratios, too, fine-tuned or not.
 
         Raises:
+            EvaluationError: too many trials failed in a row.
+            ClusterError: this is the chief of a cluster, and its port is in use.
             DataError: data that is not (inputs, labels), or empty.
             OutputError: other data than this search was begun with.
         """
         train = train if y is None else (train, y)
+        training = {"epochs": epochs, "learning rate": learning_rate} if self.evaluation != "proxy" else {}
         self._project.add(
             {
                 "training data": data_digest(train),
                 "validation data": data_digest(validation_data, contents=True),
                 "calibration samples": self._calibration_samples,
-                **({"epochs": epochs} if self.evaluation != "proxy" else {}),
+                **training,
             }
         )
         self._prepare(train)
-        self._evaluator = PlanEvaluator(
+        evaluator = PlanEvaluator(
             self.graph,
             validation_data,
             train,
@@ -219,27 +235,94 @@ class RatioTuner(keras_tuner.Tuner):
             loss=self.loss,
             metrics=self.metrics,
         )
-        super().search(train=train, validation_data=validation_data, epochs=epochs, verbose=verbose, **fit)
+        self._judge = Judge(
+            self._the_fitter(),
+            train,
+            validation_data,
+            evaluator,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=self._batch_size,
+            optimizer=self.optimizer,
+            loss=self.loss,
+            metrics=self.metrics,
+            calibration_samples=self._calibration_samples,
+            strategy=self.distribution_strategy,
+            seed=self._own_oracle.seed,
+        )
+        self._own_oracle.verbose = verbose
+        if is_chief():
+            self.save()
+            serve(self.oracle, self._worker_timeout)
+        else:
+            if not is_worker():
+                self.save()
+            super().search(callbacks=list(callbacks))
+        if self._own_oracle.failure is not None:
+            raise EvaluationError(f"Expected trials that can be evaluated. Received: {self._own_oracle.failure}")
+        if self.evaluation == "both" and not is_worker():
+            self._promote(callbacks)
 
-    def run_trial(self, trial: Trial, **fit: Any) -> dict[str, float]:
+    def run_trial(self, trial: Trial, callbacks: Sequence[Any] = ()) -> dict[str, float]:
         """Scores one trial's plan (Keras-Tuner calls this): its metrics, costs and seconds."""
         began = time.perf_counter()
         fitter = self._the_fitter()
         counts = fitter.nearest(ratios_of(trial))
-        assert self._evaluator is not None  # search() made it
-        results, statistics = self._evaluator.evaluate(fitter.removed(counts))
-        self._save_statistics(trial, statistics)
-        metrics = {f"val_{name}": value for name, value in results.items()}
-        return {**metrics, **fitter.costs(counts), "seconds": time.perf_counter() - began}
+        assert self._judge is not None  # search() made it
+        folder = Path(self.get_trial_dir(trial.trial_id))
+        if self.evaluation == "finetune":
+            copies = self._own_callbacks(callbacks, trial)
+            metrics = self._judge.tuned(counts, folder, int(trial.trial_id), copies)
+        else:
+            metrics = self._judge.proxy(counts, folder)
+        metrics = {**metrics, **fitter.costs(counts), "seconds": time.perf_counter() - began}
+        name = self._own_oracle.objective.name
+        if not math.isfinite(metrics.get(name, 0.0)):
+            raise keras_tuner.errors.FailedTrialError(f"{name} is {metrics[name]}")
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        log_trial(callbacks, trial, metrics)
+        return metrics
+
+    def _promote(self, callbacks: Sequence[Any]) -> None:
+        """Fine-tunes the best few trials; those that are on disk already are left alone."""
+        fitter = self._the_fitter()
+        assert self._judge is not None  # search() made it
+        for trial in self._results().get_best_trials(self.promote):
+            folder = Path(self.get_trial_dir(trial.trial_id))
+            if trial.status != "COMPLETED" or tuned_metrics(folder) is not None:
+                continue
+            counts = fitter.nearest(ratios_of(trial))
+            metrics = self._judge.tuned(counts, folder, int(trial.trial_id), self._own_callbacks(callbacks, trial))
+            name = self._own_oracle.objective.name
+            if self._own_oracle.verbose:
+                print(
+                    f"trial {int(trial.trial_id) + 1} fine-tuned | {name} {metrics[name]:.4f}, before {trial.score:.4f}"
+                )
+
+    def _own_callbacks(self, callbacks: Sequence[Any], trial: Trial) -> list[Any]:
+        copies = list(self._deepcopy_callbacks(list(callbacks)))
+        self._configure_tensorboard_dir(copies, trial)
+        return copies
+
+    def pre_create_trial(self) -> None:
+        if self._waiting:
+            time.sleep(0.5)  # the chief has nothing to do for this worker at the moment
+        self._waiting = True
+
+    def on_trial_begin(self, trial: Trial) -> None:
+        self._waiting = False
+        super().on_trial_begin(trial)
 
     def on_trial_end(self, trial: Trial) -> None:
         super().on_trial_end(trial)
-        if not self._is_worker():
+        if not is_worker():
             write_records(self._project.folder, self.records())
 
     def _try_run_and_update_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
+        alive = signs_of_life(self.oracle, self.tuner_id, self._worker_timeout)
         try:
-            self._run_and_update_trial(trial, *args, **kwargs)
+            with alive if is_worker() else contextlib.nullcontext():
+                self._run_and_update_trial(trial, *args, **kwargs)
             trial.status = "COMPLETED"
         except (TfqpruneError, keras_tuner.errors.FatalError):
             raise  # this can never work: no trial would fare better
@@ -248,11 +331,17 @@ class RatioTuner(keras_tuner.Tuner):
         except Exception:  # out of memory, a runtime's error: this trial failed, the search goes on
             trial.status, trial.message = "INVALID", traceback.format_exc()
 
+    def save(self) -> None:
+        """Saves the search to its folder."""
+        if not is_worker():
+            self.oracle.save()
+        write_json(self._get_tuner_fname(), self.get_state())
+
     def _prepare(self, data: Any) -> None:
         """Ranks the units, and gives the oracle its space."""
         scores, title = self._scores(data)
         self._project.add({"scores": scores_digest(scores), "criterion used": title})
-        np.savez(self._project.folder / _SCORES, **scores)
+        write_arrays(self._project.folder / SCORES, scores)
         self._fitter = Fitter(self.graph, scores, self.budget, **self._limits)
         oracle = self._own_oracle
         oracle.space = space = RatioSpace(self._fitter, self._share)
@@ -265,97 +354,8 @@ class RatioTuner(keras_tuner.Tuner):
         data = data if self._data is None else self._data
         chosen = choose_criterion(self.graph, self.criterion, data)
         known = self._project.read()
-        saved = self._project.folder / _SCORES
+        saved = self._project.folder / SCORES
         if saved.exists() and known.get("criterion used") == chosen.name:
             with np.load(saved) as arrays:
                 return {name: arrays[name] for name in arrays.files}, chosen.name
         return run_criterion(self.graph, chosen, data), chosen.name
-
-    def _the_fitter(self) -> Fitter:
-        if self._fitter is None:
-            saved = self._project.folder / _SCORES
-            if not saved.exists():
-                raise PlanError("Expected a search before its plans. Received: no trials; call search() first.")
-            with np.load(saved) as arrays:
-                self._fitter = Fitter(
-                    self.graph, {name: arrays[name] for name in arrays.files}, self.budget, **self._limits
-                )
-        return self._fitter
-
-    # -- results ------------------------------------------------------------------------------
-
-    def records(self) -> list[TrialRecord]:
-        """All trials so far, in order."""
-        oracle = self._own_oracle
-        return [record_of(oracle.trials[trial_id]) for trial_id in sorted(oracle.trials)]
-
-    def get_best_plans(self, num_plans: int = 1) -> list[PruningPlan]:
-        """The plans of the best trials, best first.
-
-        Raises:
-            PlanError: no trial has been completed.
-        """
-        return [self._plan(trial) for trial in self._best(num_plans)]
-
-    def _best(self, count: int) -> list[Trial]:
-        trials = [trial for trial in self.oracle.get_best_trials(count) if trial.status == "COMPLETED"]
-        if not trials:
-            raise PlanError("Expected a completed trial. Received: none; call search() first.")
-        return trials
-
-    def _plan(self, trial: Trial) -> PruningPlan:
-        fitter = self._the_fitter()
-        counts = fitter.nearest(ratios_of(trial))
-        notes = {
-            "allocator": "bayesian",
-            "budget": self.budget.as_dict(),
-            "trial": trial.trial_id,
-            "value": trial.score,
-            "seed": self._project.facts["seed"],
-            "costs": fitter.costs(counts),
-        }
-        return fitter.plan(counts, str(self._project.read().get("criterion used", "")), notes)
-
-    def get_best_models(self, num_models: int = 1) -> list[tf.keras.Model]:
-        """The slim models of the best trials, best first, as they were judged.
-
-        Their batch norms have the statistics that were estimated in the trial. They are compiled as the
-        original is.
-
-        Raises:
-            PlanError: no trial has been completed.
-            OutputError: what the trial left on disk is gone (it ran on another machine).
-        """
-        return [self.load_model(trial) for trial in self._best(num_models)]
-
-    def load_model(self, trial: Trial) -> tf.keras.Model:
-        """The slim model of one trial, see :meth:`get_best_models`."""
-        slim = prune(self.graph.model, self._plan(trial))
-        set_statistics(self.graph, slim, self._load_statistics(trial))
-        compile_like(slim, self.graph.model, loss=self.loss, metrics=self.metrics)
-        return slim
-
-    def _save_statistics(self, trial: Trial, statistics: Statistics) -> None:
-        arrays = {f"{name}:{part}": value for name, values in statistics.items() for part, value in enumerate(values)}
-        np.savez(os.path.join(self.get_trial_dir(trial.trial_id), _STATISTICS), **arrays)
-
-    def _load_statistics(self, trial: Trial) -> Statistics:
-        path = os.path.join(self.get_trial_dir(trial.trial_id), _STATISTICS)
-        if not os.path.exists(path):
-            raise OutputError(
-                f"Expected the statistics of trial {trial.trial_id} in {path!r}. Received: no such file. If it ran on "
-                "another machine, let all workers share the directory, or prune by get_best_plans() and re-estimate."
-            )
-        with np.load(path) as arrays:
-            names = dict.fromkeys(name.rsplit(":", 1)[0] for name in arrays.files)
-            return {name: (arrays[f"{name}:0"], arrays[f"{name}:1"]) for name in names}
-
-    def pareto_front(self, cost: str | None = None) -> list[TrialRecord]:
-        """Trials that no other beats in both value and cost, cheapest first.
-
-        Args:
-            cost: the cost; None: the budget's first.
-        """
-        return pareto_front(
-            self.records(), cost or self.budget.names[0], larger_is_better=self.oracle.objective.direction == "max"
-        )

@@ -1,0 +1,273 @@
+"""The Bayesian ratio search: every trial on the budget, repeatable, resumable, guarded."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import keras_tuner
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfqprune as tq
+from tfqprune.allocation.judging import Judge
+from tfqprune.allocation.records import TrialRecord, pareto_front
+from tfqprune.budget import format_cost
+from tfqprune.errors import BudgetError, EvaluationError, OutputError, PlanError
+
+
+def ratios(tuner: tq.RatioTuner) -> list[dict[str, float]]:
+    return [record.ratios for record in tuner.records()]
+
+
+def test_a_search(make_tuner, model, train, validation, tmp_path, capsys) -> None:
+    tuner = make_tuner(max_trials=8)
+    assert isinstance(tuner, keras_tuner.Tuner)
+    assert isinstance(tuner.oracle, keras_tuner.oracles.BayesianOptimizationOracle)
+    tuner.search(train, validation_data=validation)
+    records = tuner.records()
+    assert [record.status for record in records] == ["COMPLETED"] * 8
+    assert len({tuple(record.ratios.values()) for record in records}) == 8
+
+    limit = 0.6 * tq.cost(model).memory
+    for record in records:
+        assert record.metrics["memory"] <= limit
+        assert record.value == record.metrics["val_accuracy"]
+    # It starts from the uniform solution, and the best plan is the best trial's.
+    uniform = tq.UniformAllocator(tq.Budget(memory=0.6)).allocate(model, "latent_l1")
+    assert records[0].ratios == {name: uniform.ratios[name] for name in records[0].ratios}
+    best = max(records, key=lambda record: record.value)
+    plan = tuner.get_best_plans(1)[0]
+    assert {name: plan.ratios[name] for name in best.ratios} == best.ratios
+    assert plan.notes["value"] == best.value
+    assert plan.criterion == "latent_l1"
+    assert tuner.get_best_hyperparameters()[0].values == {f"ratio/{name}": value for name, value in best.ratios.items()}
+    # The model is the one that was judged.
+    slim = tuner.get_best_models(1)[0]
+    assert tq.cost(slim).memory == best.metrics["memory"]
+    slim.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    assert slim.evaluate(*validation, verbose=0)[1] == pytest.approx(best.value)
+    # What is written and said.
+    folder = tmp_path / "search"
+    rows = list(csv.DictReader((folder / "trials.csv").open()))
+    assert [float(row["value"]) for row in rows] == [record.value for record in records]
+    assert float(rows[3]["ratio/first"]) == records[3].ratios["first"]
+    assert [entry["ratios"] for entry in json.loads((folder / "trials.json").read_text())] == ratios(tuner)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trial ")]
+    assert len(lines) == 8
+    assert lines[7].startswith(f"trial 8/8 | val_accuracy {records[7].value:.4f} | best {best.value:.4f} (trial ")
+    memory = format_cost("memory", records[7].metrics["memory"])
+    assert f"memory {memory} of {format_cost('memory', limit)}" in lines[7]
+    assert lines[7].endswith("0 s left")
+    tuner.results_summary(1)
+    assert f"Score: {best.value}" in capsys.readouterr().out
+
+
+def test_same_seed_same_trials_and_resuming_changes_nothing(make_tuner, train, validation, capsys) -> None:
+    whole = make_tuner(project_name="whole", max_trials=12)
+    whole.search(train, validation_data=validation, verbose=0)
+    make_tuner(project_name="parts", max_trials=5).search(train, validation_data=validation, verbose=0)
+    parts = make_tuner(project_name="parts", max_trials=12)
+    assert "Reloading Tuner" in capsys.readouterr().out
+    parts.search(train, validation_data=validation, verbose=0)
+    assert [(one.ratios, one.value) for one in whole.records()] == [(one.ratios, one.value) for one in parts.records()]
+    other = make_tuner(project_name="other", seed=1, max_trials=5)
+    other.search(train, validation_data=validation, verbose=0)
+    assert ratios(other) != ratios(whole)[:5]
+    assert ratios(other)[0] == ratios(whole)[0]
+
+
+def test_interrupted_search_goes_on(make_tuner, train, validation, monkeypatch) -> None:
+    proxy, calls = Judge.proxy, []
+
+    def interrupted(self, counts, folder):
+        calls.append(counts)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return proxy(self, counts, folder)
+
+    monkeypatch.setattr(Judge, "proxy", interrupted)
+    tuner = make_tuner()
+    with pytest.raises(KeyboardInterrupt):
+        tuner.search(train, validation_data=validation, verbose=0)
+    again = make_tuner()
+    again.search(train, validation_data=validation, verbose=0)
+    assert [record.status for record in again.records()] == ["COMPLETED"] * 6
+    assert calls[3] == calls[4]  # the trial that was cut off runs again, the three before it do not
+    assert len(calls) == 7
+
+
+def test_reading_results_needs_no_search(make_tuner, train, validation) -> None:
+    tuner = make_tuner(max_trials=3)
+    with pytest.raises(PlanError, match=r"call search\(\) first"):
+        tuner.get_best_plans()
+    tuner.search(train, validation_data=validation, verbose=0)
+    later = make_tuner(max_trials=3)
+    assert later.get_best_plans(3) == tuner.get_best_plans(3)
+    for ours, theirs in zip(later.get_best_models()[0].get_weights(), tuner.get_best_models()[0].get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def shaken(model: tf.keras.Model) -> tf.keras.Model:
+    other = tf.keras.models.clone_model(model)
+    other.set_weights([weight + 1e-3 for weight in model.get_weights()])
+    return other
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda model: {"model": shaken(model)}, "model"),
+        (lambda model: {"budget": tq.Budget(memory=0.5)}, "budget"),
+        (lambda model: {"criterion": "latent_l2"}, "criterion"),
+        (lambda model: {"align": 2}, "align"),
+        (lambda model: {"objective": "val_loss"}, "objective"),
+        (lambda model: {"seed": 5}, "seed"),
+    ],
+)
+def test_another_search_in_the_same_folder_is_refused(make_tuner, model, tmp_path, change, named) -> None:
+    make_tuner()
+    before = {path: path.read_bytes() for path in (tmp_path / "search").rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match=f"{named} changed"):
+        make_tuner(**change(model))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "search").rglob("*") if path.is_file()}
+    make_tuner(**change(model), overwrite=True)
+
+
+def test_other_data_is_refused(make_tuner, train, validation) -> None:
+    make_tuner(max_trials=1).search(train, validation_data=validation, verbose=0)
+    x, y = validation
+    with pytest.raises(OutputError, match="validation data changed"):
+        make_tuner(max_trials=2).search(train, validation_data=(x, (y + 1) % 4), verbose=0)
+    with pytest.raises(OutputError, match="training data changed"):
+        make_tuner(max_trials=2).search((x[::-1] * 2, y), validation_data=validation, verbose=0)
+    order = np.random.default_rng(0).permutation(len(x))
+    tuner = make_tuner(max_trials=2)
+    tuner.search(train, validation_data=(x[order], y[order]), verbose=0)  # the same data in another order is no change
+    assert len(tuner.records()) == 2
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_folders_are_not_touched(make_tuner, tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="another directory or project_name"):
+        make_tuner(overwrite=overwrite)
+    assert [path.name for path in (tmp_path / "search").iterdir()] == ["thesis.txt"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="which is a file"):
+        make_tuner(project_name="file", overwrite=overwrite)
+
+
+def test_failed_trials_are_marked_and_the_search_goes_on(make_tuner, train, validation, monkeypatch) -> None:
+    proxy, calls = Judge.proxy, []
+
+    def failing(self, counts, folder):
+        calls.append(counts)
+        if len(calls) == 2:
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        metrics = proxy(self, counts, folder)
+        return {**metrics, "val_accuracy": math.nan} if len(calls) == 3 else metrics
+
+    monkeypatch.setattr(Judge, "proxy", failing)
+    tuner = make_tuner(max_trials=12)
+    tuner.search(train, validation_data=validation, verbose=0)
+    records = tuner.records()
+    assert [record.status for record in records] == ["COMPLETED", "FAILED", "FAILED", *["COMPLETED"] * 9]
+    assert "out of memory" in records[1].message
+    assert "val_accuracy is nan" in records[2].message
+    assert records[1].value is None is records[2].value
+    assert len(tuner.get_best_plans(12)) == 10
+
+
+def test_nothing_but_failures_ends_the_search(make_tuner, train, validation, monkeypatch) -> None:
+    def failing(self, counts, folder):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(Judge, "proxy", failing)
+    tuner = make_tuner(max_trials=9, max_consecutive_failed_trials=3)
+    with pytest.raises(EvaluationError, match=r"3 failed trials in a row(.|\n)*no luck"):
+        tuner.search(train, validation_data=validation, verbose=0)
+    assert [record.status for record in tuner.records()] == ["FAILED"] * 3
+    monkeypatch.undo()
+    again = make_tuner(max_trials=9)
+    again.search(train, validation_data=validation, verbose=0)
+    assert [record.status for record in again.records()] == ["FAILED"] * 3 + ["COMPLETED"] * 6
+
+
+def test_small_budget_space_is_exhausted(make_tuner, train, validation) -> None:
+    # One group alone has one largest size within a budget.
+    tuner = make_tuner(exclude=["first", "second", "fourth"], budget=tq.Budget(memory=0.8))
+    tuner.search(train, validation_data=validation, verbose=0)
+    assert len(tuner.records()) == 1
+
+
+def test_fine_tuned_trials(make_tuner, model, train, validation) -> None:
+    tuner = make_tuner(evaluation="finetune", max_trials=2, calibration_samples=64)
+    tuner.search(train, validation_data=validation, epochs=1, verbose=0)
+    best = max(tuner.records(), key=lambda record: record.value)
+    slim = tuner.get_best_models()[0]
+    slim.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    assert slim.evaluate(*validation, verbose=0)[1] == pytest.approx(best.value)
+    kernel = tq.prune(model, tuner.get_best_plans()[0]).get_layer("last").kernel.numpy()
+    assert np.abs(slim.get_layer("last").kernel.numpy() - kernel).max() > 0
+
+
+def test_best_few_are_promoted(make_tuner, train, validation, tmp_path, capsys) -> None:
+    tuner = make_tuner(evaluation="both", promote=2, max_trials=4, calibration_samples=64)
+    tuner.search(train, validation_data=validation, epochs=1)
+    by_proxy = sorted(tuner.records(), key=lambda record: -record.value)
+    tuned = {
+        path.parent.name.removeprefix("trial_"): json.loads(path.read_text())["val_accuracy"]
+        for path in (tmp_path / "search").glob("trial_*/tuned.json")
+    }
+    assert len(tuned) == 2
+    assert min(by_proxy[0].value, by_proxy[1].value) >= by_proxy[2].value
+    assert set(tuned) <= {record.trial for record in by_proxy if record.value >= by_proxy[1].value}
+    plans = tuner.get_best_plans(3)
+    assert tuned[plans[0].notes["trial"]] == max(tuned.values())
+    assert {plan.notes["trial"] for plan in plans[:2]} == set(tuned)
+    assert capsys.readouterr().out.count("fine-tuned | val_accuracy") == 2
+
+
+def test_tensorboard(make_tuner, train, validation, tmp_path) -> None:
+    tuner = make_tuner(max_trials=2)
+    board = tf.keras.callbacks.TensorBoard(str(tmp_path / "logs"))
+    tuner.search(train, validation_data=validation, callbacks=[board], verbose=0)
+    written = sorted(path.parent.name for path in (tmp_path / "logs").rglob("events*"))
+    assert written == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"budget": 0.5}, BudgetError, "tfqprune.Budget"),
+        ({"budget": tq.Budget(memory=0.01)}, BudgetError, "smallest reachable"),
+        ({"evaluation": "guess"}, ValueError, "proxy, finetune, both"),
+        ({"exclude": ["first", "second", "third", "fourth"]}, BudgetError, "smallest reachable"),
+        ({"exclude": ["nothing"]}, PlanError, "'nothing'"),
+    ],
+)
+def test_refused(make_tuner, tmp_path, options, error, message) -> None:
+    with pytest.raises(error, match=message):
+        make_tuner(**options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_front_by_hand() -> None:
+    def record(name: str, value: float | None, cost: float) -> TrialRecord:
+        return TrialRecord(name, "COMPLETED", value, {"memory": cost}, {})
+
+    records = [
+        record("a", 0.7, 50),
+        record("b", 0.9, 80),
+        record("c", 0.6, 60),
+        record("d", 0.8, 50),
+        record("e", None, 1),
+    ]
+    # d beats a at the same cost and c at a lower one.
+    assert [own.trial for own in pareto_front(records, "memory")] == ["d", "b"]
+    assert [own.trial for own in pareto_front(records, "memory", larger_is_better=False)] == ["a", "c"]
