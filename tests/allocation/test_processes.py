@@ -1,0 +1,119 @@
+"""Searches in processes of their own: killed at any moment, resumed, spread over workers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("search_script.py")
+PATIENCE = 120  # seconds; a process takes about 10 to load TensorFlow
+
+
+class Process:
+    """The script in a process; what it prints goes to a file."""
+
+    def __init__(self, folder: Path, name: str, *arguments: object, **environment: str) -> None:
+        self.output = folder / f"{name}.log"
+        with self.output.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(SCRIPT), str(folder), *map(str, arguments)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), **environment},
+            )
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        end = time.monotonic() + PATIENCE
+        while self.text.count(text) < times:
+            assert time.monotonic() < end, f"no {text!r} x {times} in:\n{self.text}"
+            assert self.process.poll() is None or self.text.count(text) >= times, self.text
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def succeed(self) -> None:
+        assert self.process.wait(PATIENCE) == 0, self.text
+
+
+@contextlib.contextmanager
+def ended(processes: list[Process]) -> Iterator[None]:
+    """Ends what a failed test leaves running."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.process.poll() is None:
+                process.kill()
+
+
+def trials(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted((folder / "search").glob("trial_*/trial.json"))]
+
+
+def test_kill_loses_at_most_the_running_trial(tmp_path: Path) -> None:
+    first = Process(tmp_path, "first", 6, 0.3)
+    with ended([first]):
+        first.wait_for("begun", 4)
+        first.kill()
+    done = {trial["trial_id"]: trial for trial in trials(tmp_path) if trial["status"] == "COMPLETED"}
+    assert set(done) == {"0", "1", "2"}
+    second = Process(tmp_path, "second", 6, 0)
+    with ended([second]):
+        second.succeed()
+    assert "Reloading Tuner" in second.text
+    # The killed trial and those after it, and no other, run now.
+    assert [line.split("_")[1] for line in second.text.splitlines() if line.startswith("begun")] == ["3", "4", "5"]
+    after = {trial["trial_id"]: trial for trial in trials(tmp_path)}
+    assert [trial["status"] for trial in after.values()] == ["COMPLETED"] * 6
+    assert {key: after[key] for key in done} == done
+    assert "plan {" in second.text
+
+
+@pytest.mark.slow
+def test_chief_and_workers_one_of_which_dies(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+
+    def start(name: str) -> Process:
+        return Process(tmp_path, name, 10, 1.0, KERASTUNER_TUNER_ID=name, **address)
+
+    chief, one, two = start("chief"), start("worker1"), start("worker2")
+    with ended([chief, one, two]):
+        one.wait_for("begun", 2)
+        two.wait_for("begun", 1)
+        one.kill()
+        chief.wait_for("Worker worker1 has been silent for 3 s")
+        two.succeed()
+        chief.succeed()
+        assert [trial["status"] for trial in trials(tmp_path)] == ["COMPLETED"] * 10
+        # Every trial has one value, the one of the dead worker included.
+        assert all(len(trial["metrics"]["metrics"]["val_accuracy"]["observations"]) == 1 for trial in trials(tmp_path))
+        begun = [line for process in (one, two) for line in process.text.splitlines() if line.startswith("begun")]
+        assert len(begun) == 11
+        assert len(set(begun)) == 10
+        assert "plan {" in two.text
+        # A second chief cannot have the port of one that runs.
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", int(port)))
+            taken.listen()
+            third = start("chief2")
+            assert third.process.wait(PATIENCE) != 0
+            assert f"ClusterError: Expected a free port for the chief. Received: 127.0.0.1:{port}" in third.text
