@@ -130,7 +130,6 @@ def compress(
         BudgetError: the budget cannot be met (says the smallest reachable), or the method is unknown.
         DataError: data that does not fit.
         OutputError: the folder holds another run or a finished one, or cannot be written.
-        ExportError: the model cannot be exported faithfully.
     """
     methods = [method] if isinstance(method, str) else list(dict.fromkeys(method))
     for name in methods:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.costs import cost
-from tfqprune.errors import MissingDependencyError
+from tfqprune.errors import ExportError, MissingDependencyError
 from tfqprune.report import VariantRow
 
 _COMPARED = 256  # samples on which file and Keras model are compared
@@ -45,7 +45,8 @@ def measure_variant(
 ) -> dict[str, Any]:
     """Counts, exports, compares and runs a model.
 
-    A runtime that is not installed here leaves the measured fields empty, with a note that says so.
+    A runtime that is not installed here, or a file that would not be faithful, leaves the measured fields empty, with
+    a note that says why.
 
     Args:
         name: of the variant.
@@ -58,9 +59,6 @@ def measure_variant(
 
     Returns:
         The fields of a :class:`tfqprune.report.VariantRow`.
-
-    Raises:
-        ExportError: the file is not faithful, or the model cannot be exported.
     """
     import tflite_export as te  # only floors above the export know it
 
@@ -79,6 +77,7 @@ def measure_variant(
         )
         measured = te.benchmark(file)
         row.update(ram_bytes=measured.peak_memory, latency_ms=measured.latency_ms)
-    except MissingDependencyError as error:
+    except (MissingDependencyError, ExportError) as error:
+        # The figures so far stand; what is missing, and why, is said in the table, the report and on the terminal.
         row["note"] = f"no .tflite file: {error}"
     return asdict(VariantRow(**row))

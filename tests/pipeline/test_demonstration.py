@@ -1,0 +1,100 @@
+"""``tfqprune demo`` from outside: refusals before any work, interruption and what goes on after it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = ["--limit", "120", "--epochs", "2", "--finetune-epochs", "1", "--trials", "8"]
+
+
+def demo(*arguments: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tfqprune", "demo", *map(str, arguments)],
+        capture_output=True, text=True, cwd=folder, timeout=600, check=False,
+        env={**os.environ, "COLUMNS": "100", **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--dataset", "digitz"], "digits"),
+        (["--dataset", "cifar11"], "cifar10"),
+        (["--memory", "0.001"], "smallest"),
+        (["--memory", "7 parsec"], "7 parsec"),
+        (["--memory", "1.5 MiB"], "at most the original"),
+        (["-o", "taken"], "holds other files"),
+        (["-o", "taken", "--overwrite"], "holds other files"),
+        (["-o", "taken/mine.txt/deeper"], "can be written"),
+    ],
+)
+def test_refused_before_training(arguments: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    done = demo(*arguments, folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert "epochs" not in done.stdout
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["mine.txt"]
+
+
+def test_interrupted_and_continued(tmp_path: Path) -> None:
+    """Ctrl-C in the first search: trials stay on disk, and the same command goes on with them."""
+    command = [sys.executable, "-u", "-m", "tfqprune", "demo", *SMALL, "-o", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.startswith("trial 3/"):
+            process.send_signal(signal.SIGINT)
+            break
+    seen += process.stdout.readlines()
+    assert process.wait(60) == 130, "".join(seen)
+    trials = list((tmp_path / "out" / "binary").rglob("trial_*/trial.json"))
+    assert len(trials) >= 3
+    trained = tmp_path / "out" / "binary" / "trained.keras"
+    before = trained.stat().st_mtime_ns
+
+    done = demo(*SMALL, "-o", "out", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Going on with" in done.stdout
+    assert trained.stat().st_mtime_ns == before
+    assert "trial 1/8" not in done.stdout.split("dorefa2:")[0]
+    for name in ("binary", "dorefa2"):
+        for variant in ("dense", "uniform", "bayesian"):
+            assert (tmp_path / "out" / name / "compressed" / variant / "model.keras").exists()
+    assert (tmp_path / "out" / "report.html").exists()
+
+    again = demo(*SMALL, "-o", "out", folder=tmp_path)
+    assert again.returncode == 1
+    assert "finished run" in " ".join(again.stderr.split())
+
+
+def test_without_larq_compute_engine(tmp_path: Path) -> None:
+    """No wheel for this platform: the binary net has no file, which is said, and the rest goes on."""
+    absent = tmp_path / "absent" / "larq_compute_engine"
+    absent.mkdir(parents=True)
+    (absent / "__init__.py").write_text("raise ImportError('no wheel for this platform')\n")
+    done = demo(
+        *SMALL[:-2], "--trials", "2", "-o", "out", folder=tmp_path, PYTHONPATH=str(tmp_path / "absent")
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "larq-compute-engine" in done.stdout
+    assert not list((tmp_path / "out" / "binary").rglob("*.tflite"))
+    assert (tmp_path / "out" / "dorefa2" / "compressed" / "dense" / "model.keras").exists()
+
+
+def test_quiet(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    done = demo("--dataset", "digitz", "--quiet", folder=tmp_path)
+    assert done.stdout == ""
+    assert time.perf_counter() - began < 120

@@ -1,0 +1,64 @@
+"""Output folders: begun, resumed, refused, overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tfqprune.errors import OutputError
+from tfqprune.pipeline.folder import RunFolder, read_state
+
+SETTINGS = {"seed": 0, "budget": {"memory": 0.7}}
+
+
+def test_begins_and_goes_on(tmp_path: Path) -> None:
+    made = []
+    first = RunFolder(tmp_path / "run", SETTINGS)
+    assert not first.resumed
+    assert first.step("one", lambda: made.append(1) or {"value": 1}) == {"value": 1}
+    again = RunFolder(tmp_path / "run", SETTINGS)
+    assert again.resumed
+    assert again.step("one", lambda: made.append(2) or {"value": 2}) == {"value": 1}
+    assert made == [1]
+
+
+def test_finished_runs_are_refused_and_untouched(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", SETTINGS)
+    folder.step("one", lambda: {"value": 1})
+    folder.finish()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match="finished run"):
+        RunFolder(tmp_path / "run", SETTINGS)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_another_run_is_refused_with_what_changed(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", SETTINGS)
+    with pytest.raises(OutputError, match="one in which seed changed"):
+        RunFolder(tmp_path / "run", {**SETTINGS, "seed": 1})
+
+
+def test_foreign_files_are_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match="holds other files"):
+        RunFolder(tmp_path, SETTINGS)
+    with pytest.raises(OutputError, match="holds other files"):
+        RunFolder(tmp_path, SETTINGS, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+def test_overwrite_begins_anew(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", SETTINGS).step("one", lambda: {"value": 1})
+    folder = RunFolder(tmp_path / "run", {**SETTINGS, "seed": 1}, overwrite=True)
+    assert not folder.resumed
+    assert folder.step("one", lambda: {"value": 2}) == {"value": 2}
+    assert read_state(tmp_path / "run") == {"status": "running", "settings": {**SETTINGS, "seed": 1}}
+
+
+def test_files_and_unwritable_places(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="which is a file"):
+        RunFolder(tmp_path / "file", SETTINGS)
+    with pytest.raises(OutputError, match="can be written"):
+        RunFolder(tmp_path / "file" / "run", SETTINGS)
