@@ -86,6 +86,7 @@ def test_sequential_stays_sequential() -> None:
     slim = assert_law(model).slim
     assert isinstance(slim, tf.keras.Sequential)
     assert [type(layer) for layer in slim.layers] == [type(layer) for layer in model.layers]
+    assert slim.layers[0].output.shape == (None, 6, 6, 4)  # one node each, as in the original
 
 
 def test_nested_models() -> None:

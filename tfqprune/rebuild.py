@@ -64,6 +64,9 @@ class Rebuilder(ABC):
         if id(model) in self._models:
             return self._models[id(model)]
         inputs = [self._input(tensor, model if nested else None) for tensor in model.inputs]
+        if isinstance(model, tf.keras.Sequential):
+            self._models[id(model)] = stacked = self._stacked(model, inputs[0])
+            return stacked
         table = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
         for node in nodes(model):
             if is_graph_model(node.layer):
@@ -78,16 +81,25 @@ class Rebuilder(ABC):
         self._models[id(model)] = new_model = self._assemble(model, inputs, table)
         return new_model
 
+    def _stacked(self, model: tf.keras.Sequential, entry: tf.Tensor) -> tf.keras.Sequential:
+        """A Sequential model calls its layers itself: had we called them before, each would have two nodes."""
+        parts: list[Any] = [entry._keras_history.layer]
+        for layer in model.layers:
+            if is_graph_model(layer):
+                parts.append(self._model(layer, nested=True))
+            else:
+                self._layers[id(layer)] = self.layer(self._records[id(layer)])
+                parts.append(self._layers[id(layer)])
+        return self._like(model, tf.keras.Sequential(parts, name=model.name))
+
     def _assemble(self, model: tf.keras.Model, inputs: list[tf.Tensor], table: dict[int, tf.Tensor]) -> tf.keras.Model:
-        if isinstance(model, tf.keras.Sequential):
-            old = [layer for layer in model.layers if not isinstance(layer, tf.keras.layers.InputLayer)]
-            parts = [self._models[id(layer)] if is_graph_model(layer) else self._layers[id(layer)] for layer in old]
-            new = tf.keras.Sequential([inputs[0]._keras_history.layer, *parts], name=model.name)
-        else:
-            by_old = {id(tensor): new_tensor for tensor, new_tensor in zip(model.inputs, inputs, strict=True)}
-            structured = tf.nest.map_structure(lambda tensor: by_old[id(tensor)], model._nested_inputs)
-            outputs = tf.nest.map_structure(lambda tensor: table[id(tensor)], model._nested_outputs)
-            new = tf.keras.Model(structured, outputs, name=model.name)
+        by_old = {id(tensor): new_tensor for tensor, new_tensor in zip(model.inputs, inputs, strict=True)}
+        structured = tf.nest.map_structure(lambda tensor: by_old[id(tensor)], model._nested_inputs)
+        outputs = tf.nest.map_structure(lambda tensor: table[id(tensor)], model._nested_outputs)
+        return self._like(model, tf.keras.Model(structured, outputs, name=model.name))
+
+    @staticmethod
+    def _like(model: tf.keras.Model, new: tf.keras.Model) -> tf.keras.Model:
         if not model.trainable:
             new.trainable = False
         return new
