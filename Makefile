@@ -9,12 +9,13 @@ STAMP := $(VENV)/.installed
 # Further arguments for the program that a target runs, e.g. `make demo ARGS="--dataset cifar10"`.
 ARGS ?=
 
-.PHONY: help install demo test test-all fuzz lint format wheels clean
+.PHONY: bench-engine help install demo test test-all fuzz lint format wheels clean
 
 help:
 	@echo "make demo      from two small networks on real data to measured .tflite files"
 	@echo "make test      the tests (make test-all: with the slow ones)"
 	@echo "make fuzz      the property tests, with 5,000 examples each"
+	@echo "make bench-engine   speed and memory of the engine, beside Torch-Pruning"
 	@echo "make lint      ruff (lint and format) and mypy over both packages"
 	@echo "make format    lets ruff rewrite the files"
 	@echo "make wheels    builds the source archive and the wheel into dist/"
@@ -49,6 +50,15 @@ test-all: $(STAMP)
 # Hypothesis marks its tests itself; the profile (tests/conftest.py) sets the number of examples.
 fuzz: $(STAMP)
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz $(ARGS)
+
+# Torch-Pruning lives in an environment of its own: nothing of ours needs torch.
+.venv-peers/.installed: benchmarks/peers/requirements.txt | $(BIN)/python
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --disable-pip-version-check --quiet --requirement $<
+	@touch $@
+
+bench-engine: $(STAMP) .venv-peers/.installed
+	$(BIN)/python benchmarks/engine.py --peer-python .venv-peers/bin/python $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
