@@ -64,7 +64,10 @@ class Filters:
 
     def rows(self, kernel: np.ndarray) -> np.ndarray:
         """An array of the kernel's shape as ``[units, weights]``."""
-        rows = np.moveaxis(kernel, self.axis, 0)[self.positions].reshape(len(self.positions), -1)
+        # Channels are last nearly always: the transposed array is a view then, and no weight is copied.
+        rows = np.moveaxis(kernel, self.axis, -1).reshape(-1, kernel.shape[self.axis]).T
+        if not np.array_equal(self.positions, np.arange(len(rows))):
+            rows = rows[self.positions]
         counts = np.bincount(self.owner, minlength=len(self.slots))
         if (counts == 1).all():
             return rows
@@ -135,7 +138,10 @@ def check_weights(graph: ChannelGraph) -> None:
     for record in graph.records.values():
         for variable in record.layer.weights:
             value = precision.variable_value(variable)
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
+            # One sum sees NaN and infinity at a fraction of the cost of looking at every value.
+            if value.dtype.kind != "f" or np.isfinite(value.sum()):
+                continue
+            if not np.isfinite(value).all():
                 bad = int((~np.isfinite(value)).sum())
                 raise CriterionError(
                     f"Expected finite weights. Received: {bad} of {value.size} values that are NaN or infinite in "
