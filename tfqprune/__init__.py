@@ -18,10 +18,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tfqprune.allocation import (
         Allocator,
+        PruningHyperModel,
         RatioTuner,
         SensitivityAllocator,
         SensitivityCurves,
         UniformAllocator,
+        legacy_tuner,
         register_allocator,
     )
     from tfqprune.budget import Budget
@@ -40,10 +42,12 @@ if TYPE_CHECKING:
 #: public name -> the module that holds it
 _HOMES = {
     "Allocator": "tfqprune.allocation",
+    "PruningHyperModel": "tfqprune.allocation",
     "RatioTuner": "tfqprune.allocation",
     "SensitivityAllocator": "tfqprune.allocation",
     "SensitivityCurves": "tfqprune.allocation",
     "UniformAllocator": "tfqprune.allocation",
+    "legacy_tuner": "tfqprune.allocation",
     "register_allocator": "tfqprune.allocation",
     "Budget": "tfqprune.budget",
     "ChannelGraph": "tfqprune.channels",
@@ -82,6 +86,7 @@ __all__ = [
     "FlipFrequencyCallback",
     "GradualPruning",
     "LayerHandler",
+    "PruningHyperModel",
     "PruningPlan",
     "RatioTuner",
     "SensitivityAllocator",
@@ -93,6 +98,7 @@ __all__ = [
     "criterion_names",
     "distill",
     "finetune",
+    "legacy_tuner",
     "make_plan",
     "mask",
     "prune",

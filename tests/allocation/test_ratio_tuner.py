@@ -241,6 +241,21 @@ def test_tensorboard(make_tuner, train, validation, tmp_path) -> None:
     assert written == ["0", "1"]
 
 
+def test_starts(make_tuner, model, train, validation) -> None:
+    budget = tq.Budget(memory=0.6)
+    curves = tq.SensitivityCurves(baseline=1.0)
+    for name in ("first", "second", "third", "fourth"):
+        curves.ratios[name] = [0.5]
+        curves.values[name] = [1.0 if name == "third" else 0.5]
+    expected = tq.SensitivityAllocator(budget, curves=curves).allocate(model, "latent_l1")
+    tuner = make_tuner(max_trials=3, sensitivity=curves, starts=[{"first": 0.1, "fourth": 1.0}])
+    tuner.search(train, validation_data=validation, verbose=0)
+    uniform, sensitive, given = ratios(tuner)
+    assert max(uniform.values()) - min(uniform.values()) <= 1 / 8  # one ratio, rounded to units of 8, 10 and 12
+    assert sensitive == {name: expected.ratios[name] for name in sensitive}
+    assert given["fourth"] == 7 / 8  # as much as it has
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from tfqprune.allocation.base import Allocator, allocator_names, get_allocator, register_allocator
 from tfqprune.allocation.curves import SensitivityCurves
+from tfqprune.allocation.hypermodel import PruningHyperModel, legacy_tuner
 from tfqprune.allocation.ratio_tuner import RatioTuner
 from tfqprune.allocation.sensitivity import SensitivityAllocator
 from tfqprune.allocation.uniform import UniformAllocator
 
 __all__ = [
     "Allocator",
+    "PruningHyperModel",
     "RatioTuner",
     "SensitivityAllocator",
     "SensitivityCurves",
     "UniformAllocator",
     "allocator_names",
     "get_allocator",
+    "legacy_tuner",
     "register_allocator",
 ]

@@ -18,6 +18,7 @@ from keras_tuner.engine.trial import Trial
 
 from tfqprune.allocation.base import unscored
 from tfqprune.allocation.cluster import WORKER_TIMEOUT, is_chief, is_worker, serve, signs_of_life
+from tfqprune.allocation.curves import SensitivityCurves
 from tfqprune.allocation.display import SearchDisplay
 from tfqprune.allocation.files import write_arrays, write_json
 from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
@@ -67,6 +68,7 @@ class RatioTuner(SearchResults):
         exclude: groups or layers that stay whole.
         share: groups with one ratio: ``"stage"``, or lists of names (see :class:`RatioSpace`).
         starts: ratios by group to try first, after the uniform solution; scaled onto the budget.
+        sensitivity: curves of a :class:`SensitivityAllocator`; their solution is tried first, too.
         num_random: random trials before the Gaussian process takes over; None: 3 to 8.
         calibration_samples: training samples that batch norms are re-estimated on.
         batch_size: of arrays.
@@ -104,6 +106,7 @@ class RatioTuner(SearchResults):
         exclude: Iterable[str] = (),
         share: Shared = None,
         starts: Sequence[Mapping[str, float]] = (),
+        sensitivity: SensitivityCurves | None = None,
         num_random: int | None = None,
         calibration_samples: int = CALIBRATION_SAMPLES,
         batch_size: int = 256,
@@ -130,6 +133,7 @@ class RatioTuner(SearchResults):
         }  # fmt: skip
         self._calibration_samples, self._batch_size = calibration_samples, batch_size
         self._worker_timeout = worker_timeout
+        self._sensitivity = sensitivity
         self._waiting = False
         self._judge: Judge | None = None
         self._fitter: Fitter | None = None
@@ -346,6 +350,8 @@ class RatioTuner(SearchResults):
         oracle = self._own_oracle
         oracle.space = space = RatioSpace(self._fitter, self._share)
         starts = [self._fitter.project(start).ratios for start in self._starts]
+        if self._sensitivity is not None:
+            starts.insert(0, self._fitter.fit(self._sensitivity.family(self._fitter.names)).ratios)
         oracle.starts = as_starts([space.uniform.ratios, *starts])
 
     def _scores(self, data: Any) -> tuple[dict[str, np.ndarray], str]:

@@ -1,0 +1,62 @@
+"""Slim models under tuners of the user's choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras_tuner
+import pytest
+import tensorflow as tf
+
+import tfqprune as tq
+from tfqprune.errors import BudgetError
+
+
+@pytest.fixture
+def compiled(model: tf.keras.Model) -> tf.keras.Model:
+    copy = tf.keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    copy.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    return copy
+
+
+def test_every_model_holds_the_budget(compiled, train) -> None:
+    hypermodel = tq.PruningHyperModel(compiled, tq.Budget(memory=0.6), "latent_l1", train)
+    hp = keras_tuner.HyperParameters()
+    default = hypermodel.build(hp)
+    assert [parameter.name for parameter in hp.space] == [f"ratio/{name}" for name in hypermodel.fitter.names]
+    uniform = tq.UniformAllocator(tq.Budget(memory=0.6)).allocate(compiled, "latent_l1")
+    assert hypermodel.plan(hp).removed == uniform.removed  # equal preferences are one ratio
+    hp.values["ratio/first"] = 1.0
+    other = hypermodel.build(hp)
+    limit = 0.6 * tq.cost(compiled).memory
+    assert tq.cost(default).memory <= limit
+    assert tq.cost(other).memory <= limit
+    assert other.get_layer("first").filters < default.get_layer("first").filters
+    assert other.optimizer is not compiled.optimizer
+
+
+@pytest.mark.parametrize("kind", ["RandomSearch", "Hyperband", "BayesianOptimization", "GridSearch"])
+def test_with_a_tuner_of_choice(compiled, train, validation, tmp_path: Path, kind: str) -> None:
+    hypermodel = tq.PruningHyperModel(compiled, tq.Budget(memory=0.6), "latent_l1", train, exclude=["fourth"])
+    trials = {"max_epochs": 2} if kind == "Hyperband" else {"max_trials": 2}
+    tuner = tq.legacy_tuner(getattr(keras_tuner, kind))(
+        hypermodel, objective="val_accuracy", directory=tmp_path, project_name=kind, seed=1, **trials
+    )
+    tuner.search(*train, validation_data=validation, epochs=1, verbose=0)
+    best = tuner.get_best_models()[0]
+    assert tq.cost(best).memory <= 0.6 * tq.cost(compiled).memory
+    score = tuner.oracle.get_best_trials()[0].score
+    assert best.evaluate(*validation, verbose=0)[1] == pytest.approx(score, abs=1e-6)
+
+
+def test_refused(compiled, train, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="smallest reachable"):
+        tq.PruningHyperModel(compiled, tq.Budget(memory=0.01), "latent_l1")
+    with pytest.raises(TypeError, match="a tuner class"):
+        tq.legacy_tuner(keras_tuner.oracles.RandomSearchOracle)
+    tuner = tq.legacy_tuner(keras_tuner.RandomSearch)(
+        lambda hp: hp.Float("a", 0, 1) and None, objective="val_accuracy", max_trials=1, directory=tmp_path
+    )
+    with pytest.raises(TypeError, match="legacy Keras model"):
+        tuner.search(*train, verbose=0)
