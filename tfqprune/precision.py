@@ -91,7 +91,9 @@ def quantize(quantizer: Quantizer | None, values: np.ndarray) -> np.ndarray:
         return np.asarray(values)
     flip_ratio = quantizer.__dict__.pop("flip_ratio", None) if hasattr(quantizer, "__dict__") else None
     try:
-        return np.asarray(quantizer(tf.constant(values)))
+        # A layer's own call, past Keras's casting: under a mixed policy it would round levels to half precision.
+        function = quantizer.call if isinstance(quantizer, tf.keras.layers.Layer) else quantizer
+        return np.asarray(function(tf.constant(values)))
     finally:
         if flip_ratio is not None:
             quantizer.__dict__["flip_ratio"] = flip_ratio
