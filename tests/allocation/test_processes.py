@@ -22,11 +22,11 @@ PATIENCE = 120  # seconds; a process takes about 10 to load TensorFlow
 class Process:
     """The script in a process; what it prints goes to a file."""
 
-    def __init__(self, folder: Path, name: str, *arguments: object, **environment: str) -> None:
+    def __init__(self, folder: Path, name: str, *arguments: object, script: Path = SCRIPT, **environment: str) -> None:
         self.output = folder / f"{name}.log"
         with self.output.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(folder), *map(str, arguments)],
+                [sys.executable, str(script), str(folder), *map(str, arguments)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), **environment},
@@ -117,3 +117,14 @@ def test_chief_and_workers_one_of_which_dies(tmp_path: Path) -> None:
             third = start("chief2")
             assert third.process.wait(PATIENCE) != 0
             assert f"ClusterError: Expected a free port for the chief. Received: 127.0.0.1:{port}" in third.text
+
+
+@pytest.mark.slow
+def test_fine_tuning_under_a_strategy_of_two_devices(tmp_path: Path) -> None:
+    process = Process(tmp_path, "strategy", script=SCRIPT.with_name("strategy_script.py"))
+    with ended([process]):
+        process.succeed()
+    assert [trial["status"] for trial in trials(tmp_path)] == ["COMPLETED"] * 2
+    line = next(line for line in process.text.splitlines() if line.startswith("best "))
+    _, best, _, again = line.split()
+    assert float(best) == pytest.approx(float(again), abs=1e-6)
