@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -36,6 +38,15 @@ class Display:
         """A table or another rich object."""
         if self.verbose:
             self.console.print(renderable)
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """A spinner on a terminal while something without a known length goes on."""
+        if not self.verbose or not self.console.is_terminal:
+            yield
+            return
+        with self.console.status(f"  {text}"):
+            yield
 
     def callbacks(self, description: str) -> list[tf.keras.callbacks.Callback]:
         """Keras callbacks that show a training."""

@@ -74,12 +74,13 @@ class Line:
         else:
             made, plan = make()
             save_model(made, file)
-        row = self.folder.step(
-            f"{name}-measured",
-            lambda: measure_variant(
-                name, made, folder / "model.tflite", *self.test, format=self.format, optimize=self.optimize
-            ),
-        )
+        with self.display.working("exporting, comparing and measuring the file"):
+            row = self.folder.step(
+                f"{name}-measured",
+                lambda: measure_variant(
+                    name, made, folder / "model.tflite", *self.test, format=self.format, optimize=self.optimize
+                ),
+            )
         if row["tflite_bytes"] is not None:
             row["file"] = f"{name}/model.tflite"
         elif row["note"]:
