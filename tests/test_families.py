@@ -24,7 +24,7 @@ APPLICATIONS = {
     "RegNetX002": 64,
     "ConvNeXtTiny": 64,
 }
-#: name -> (arguments, the precisions that make sense)
+#: name -> (arguments, the precisions of the quick tests; the slow ones take all)
 ZOO = {
     "vgg_small": ({"width": 0.25}, ["binary", "ternary", 1, 2, 3, 4, None]),
     "resnet20": ({}, ["binary", "ternary", 1, 2, 3, 4, None]),
@@ -64,8 +64,16 @@ def test_aligned_application() -> None:
             assert layer.filters % 8 == 0
 
 
+PRECISIONS = ["binary", "ternary", 1, 2, 3, 4, None]
+
+
 @pytest.mark.parametrize(
-    ("name", "precision"), [(name, precision) for name, (_, precisions) in ZOO.items() for precision in precisions]
+    ("name", "precision"),
+    [
+        pytest.param(name, precision, marks=[] if precision in quick else pytest.mark.slow)
+        for name, (_, quick) in ZOO.items()
+        for precision in PRECISIONS
+    ],
 )
 def test_zoo(name: str, precision: str | int | None) -> None:
     tf.keras.backend.clear_session()
