@@ -42,10 +42,10 @@ demo: $(STAMP)
 	$(BIN)/tfqprune demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal $(ARGS)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 # Hypothesis marks its tests itself; the profile (tests/conftest.py) sets the number of examples.
 fuzz: $(STAMP)
