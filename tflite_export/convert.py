@@ -65,7 +65,7 @@ def to_litert(model: Any, configure: Any = None) -> Any:
             configure(converter)
         return bytes(converter.convert())
 
-    return read_model(_converted(run, model, "the TensorFlow Lite converter"))
+    return read_model(converted(run, model, "the TensorFlow Lite converter"))
 
 
 def to_lce(model: Any) -> Any:
@@ -78,7 +78,7 @@ def to_lce(model: Any) -> Any:
     require_lce("to convert binary networks")
     import larq_compute_engine as lce
 
-    return read_model(_converted(lambda folder: bytes(lce.convert_saved_model(folder)), model, "Larq Compute Engine"))
+    return read_model(converted(lambda folder: bytes(lce.convert_saved_model(folder)), model, "Larq Compute Engine"))
 
 
 def _save_inference(model: Any, folder: str) -> None:
@@ -101,7 +101,7 @@ def _save_inference(model: Any, folder: str) -> None:
     tf.saved_model.save(holder, folder, signatures={"serving_default": function})
 
 
-def _converted(run: Any, model: Any, who: str) -> bytes:
+def converted(run: Any, model: Any, who: str) -> bytes:
     with _captured_chatter() as chatter:
         try:
             with tempfile.TemporaryDirectory() as folder:

@@ -124,6 +124,18 @@ def quantized_constant(
     return index
 
 
+def store_as_bytes(graph: Graph, match: Match, consumer: Any) -> None:
+    """8-bit constant -> DEQUANTIZE, which the interpreter evaluates once, for one reader of a kernel."""
+    integers = match.kernel.integers
+    stored = quantized_constant(graph, integers, match.scale, match.kernel.axis)
+    floats = graph.add_tensor(integers.shape, TensorType.FLOAT32)
+    graph.insert(
+        consumer,
+        [graph.new_operator(BuiltinOperator.DEQUANTIZE, [stored], [floats], schema.DequantizeOptionsT(), version=5)],
+    )
+    consumer.inputs = np.where(np.asarray(consumer.inputs) == match.tensor, floats, consumer.inputs).astype(np.int32)
+
+
 def append_channel(graph: Graph, before: Any, tensor: int, value: float) -> int:
     """Adds one input channel of a constant to an activation; returns the wider one."""
     shape = graph.shape(tensor)

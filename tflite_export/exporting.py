@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tflite_export.codes import coded_kernels, leaf_layers
 from tflite_export.convert import check_model
 from tflite_export.flatbuffer import serialize, write_atomically
@@ -19,7 +21,7 @@ from tflite_export.sizes import SizeReport, size_report
 from tflite_export.strip import set_batch_size, strip
 from tflite_export.verification import TOLERANCE, Agreement, as_inputs, rounding_noise, verify
 from tfqprune.errors import ExportError, OutputError
-from tfqprune.precision import input_bits, quantized_weights, weight_bits
+from tfqprune.precision import input_bits, quantize, quantized_weights, weight_bits
 
 # However much rounding noise flips, this share of first classes has to stay.
 _LEAST_TOP1 = 0.8
@@ -136,7 +138,7 @@ def export(
             xnnpack=xnnpack, seed=seed,
         )  # fmt: skip
     if strict:
-        wanted = promise or (_NARROW[float_weights] if narrowed else chosen.capability.promise)
+        wanted = promise or (_NARROW[float_weights] if narrowed else chosen.promise(facts))
         if not wanted.kept(agreement):
             noise = rounding_noise(model, data, samples=samples, tolerance=tolerance, seed=seed)
             _check_against_noise(chosen, wanted, agreement, noise)
@@ -183,7 +185,21 @@ def gather_facts(model: Any) -> Facts:
         kernel_bits=kernel_bits,
         input_bits={layer.name: input_bits(layer) for layer in layers},
         layer_types={layer.name: type(layer).__name__ for layer in layers},
+        junctions=tuple(layer.name for layer in leaf_layers(model) if _is_junction(layer)),
+        sign_inputs=tuple(layer.name for layer in layers if _has_negative_levels(layer)),
     )
+
+
+def _is_junction(layer: Any) -> bool:
+    inputs = [node.keras_inputs for node in layer._inbound_nodes]
+    return len(layer._inbound_nodes) > 1 or len(layer._outbound_nodes) > 1 or any(len(i) > 1 for i in inputs)
+
+
+def _has_negative_levels(layer: Any) -> bool:
+    quantizer = getattr(layer, "input_quantizer", None)
+    if quantizer is None or input_bits(layer) > 8:
+        return False
+    return bool((quantize(quantizer, np.asarray([-1.0, 1.0], np.float32)) < 0).any())
 
 
 def _check_batch_size(batch_size: int) -> None:

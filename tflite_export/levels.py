@@ -89,6 +89,8 @@ def compare_levels(
         have = answers[place[observed[layer.name]]]
         if graph.tensors[observed[layer.name]].type == TensorType.INT32:
             have = unpack_sign_words(have, want.shape[-1])
+        elif (step := _step(graph.tensors[observed[layer.name]])) is not None:
+            have = have / step
         have = np.rint(have).astype(np.int64).reshape(want.shape)
         found.append(LevelMismatch(layer.name, int(np.count_nonzero(have != want)), want.size))
     return tuple(found)
@@ -128,7 +130,7 @@ def _observed_tensors(graph: Graph, model: Any) -> dict[str, int]:
 
 def _quantised_input(graph: Graph, tensor: int, producers: dict[int, Any]) -> int | None:
     for _ in range(8):
-        if graph.tensors[tensor].type == TensorType.INT32:
+        if graph.tensors[tensor].type in (TensorType.INT32, TensorType.INT8):
             return tensor
         operator = producers.get(tensor)
         if operator is None:
@@ -143,6 +145,12 @@ def _quantised_input(graph: Graph, tensor: int, producers: dict[int, Any]) -> in
             return None
         tensor = data[0]
     return None
+
+
+def _step(tensor: Any) -> float | None:
+    """What one level is worth in an 8-bit tensor."""
+    record = tensor.quantization
+    return float(record.scale[0]) if tensor.type == TensorType.INT8 and record is not None else None
 
 
 def _keras_levels(model: Any, layers: list[Any], arrays: list[np.ndarray]) -> list[np.ndarray]:

@@ -27,7 +27,7 @@ def strip(model: Any, drop_shapes: bool = False) -> None:
     for subgraph in model.subgraphs:
         subgraph.name = None
         subgraph.debugMetadataIndex = -1
-        _drop_unused_operators(subgraph)
+        drop_unused_operators(subgraph)
     _share_equal_buffers(model)
     for subgraph in model.subgraphs:
         _share_equal_constants(model, subgraph)
@@ -51,7 +51,7 @@ def set_batch_size(model: Any, batch_size: int) -> None:
         tensor.shapeSignature = None
 
 
-def _drop_unused_operators(subgraph: Any) -> None:
+def drop_unused_operators(subgraph: Any) -> None:
     """Drops operators whose outputs nobody reads, from the end to the beginning."""
     needed = {int(i) for i in subgraph.outputs}
     kept = []

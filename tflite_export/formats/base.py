@@ -40,12 +40,16 @@ class Facts:
         kernel_bits: ``layer.weight`` -> bits, of quantised kernels.
         input_bits: layer -> bits of its input quantiser, for layers with a quantised kernel (32: real input).
         layer_types: layer -> class name, for layers with a quantised kernel.
+        junctions: names of layers where paths meet or part; none in a sequential network.
+        sign_inputs: layers with a quantised kernel whose input quantiser gives negative levels.
     """
 
     kernels: tuple[CodedKernel, ...]
     kernel_bits: dict[str, int]
     input_bits: dict[str, int]
     layer_types: dict[str, str]
+    junctions: tuple[str, ...] = ()
+    sign_inputs: tuple[str, ...] = ()
 
     @property
     def binary(self) -> bool:
@@ -132,6 +136,10 @@ class Format(ABC):
                     f"{', '.join(map(str, sorted(self.capability.kernel_bits)))} bits"
                 )
         return None
+
+    def promise(self, facts: Facts) -> Promise:
+        """The agreement with Keras that export demands of this model's file."""
+        return self.capability.promise
 
     def check(self, facts: Facts) -> None:
         """Refuses a model that cannot be stored in this format.

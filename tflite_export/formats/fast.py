@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-
 from tflite_export.codes import Match, match_constants, missing_layers
 from tflite_export.convert import to_litert
-from tflite_export.dynamic import insert_sentinels, levels_of, quantized_constant
+from tflite_export.dynamic import insert_sentinels, levels_of, store_as_bytes
 from tflite_export.formats.base import Built, Capability, Format, Request
 from tflite_export.formats.registry import register_format
-from tflite_export.graph import BuiltinOperator, Graph, TensorType
+from tflite_export.graph import Graph
 
 _INTEGER_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
 
@@ -43,7 +40,7 @@ class Fast(Format):
             bits = request.facts.input_bits[match.kernel.layer]
             for consumer in graph.consumers(match.tensor):
                 if not _as_integers(graph, match, bits, consumer):
-                    _as_floats(graph, match, consumer)
+                    store_as_bytes(graph, match, consumer)
         return Built(model, notes=tuple(notes))
 
 
@@ -59,18 +56,6 @@ def _as_integers(graph: Graph, match: Match, bits: int, consumer: Any) -> bool:
         return False
     insert_sentinels(graph, match, levels, consumer)
     return True
-
-
-def _as_floats(graph: Graph, match: Match, consumer: Any) -> None:
-    """8-bit constant -> DEQUANTIZE, which the interpreter evaluates once."""
-    integers = match.kernel.integers
-    stored = quantized_constant(graph, integers, match.scale, match.kernel.axis)
-    floats = graph.add_tensor(integers.shape, TensorType.FLOAT32)
-    graph.insert(
-        consumer,
-        [graph.new_operator(BuiltinOperator.DEQUANTIZE, [stored], [floats], schema.DequantizeOptionsT(), version=5)],
-    )
-    consumer.inputs = np.where(np.asarray(consumer.inputs) == match.tensor, floats, consumer.inputs).astype(np.int32)
 
 
 register_format(Fast())

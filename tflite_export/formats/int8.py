@@ -1,6 +1,8 @@
-"""``int8``: post-training quantisation of weights and activations by TensorFlow's converter, for plain Keras layers.
+"""``int8``: integers in and between layers, in 8 bits, by one of two ways.
 
-It rounds anew on its own grid, so it is refused for models with quantised kernels, whose levels it would miss.
+- Plain Keras layers: post-training quantisation by TensorFlow's converter, calibrated on data.
+- Sequential DoReFa networks: level for level what Keras computes (see :mod:`tflite_export.integer`). Post-training
+  quantisation would round anew on its own grid and miss their levels.
 """
 
 from __future__ import annotations
@@ -8,10 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tflite_export.codes import match_constants
 from tflite_export.convert import to_litert
-from tflite_export.formats.base import Built, Capability, Facts, Format, Promise, Request
+from tflite_export.dynamic import store_as_bytes
+from tflite_export.formats.base import EXACT, Built, Capability, Facts, Format, Promise, Request
 from tflite_export.formats.registry import register_format
+from tflite_export.graph import Graph
+from tflite_export.integer import IntegerRewriter
 from tflite_export.samples import generated_inputs
+from tflite_export.strip import drop_unused_operators
+from tfqprune.errors import ExportError
 
 _CALIBRATION = 64
 
@@ -20,9 +28,9 @@ class Int8(Format):
     """Integers in and between layers, floats at the ends of the file."""
 
     name = "int8"
-    summary = "8 bits a weight and activation, calibrated on data; plain Keras layers; stock LiteRT and accelerators"
+    summary = "8 bits a weight and activation: plain layers calibrated on data, sequential DoReFa nets level for level"
     capability = Capability(
-        kernel_bits=frozenset(),
+        kernel_bits=frozenset(range(1, 8)),
         needs_quantised=False,
         runtime="litert",
         platforms="every LiteRT platform, tflite-micro, most accelerators",
@@ -30,34 +38,67 @@ class Int8(Format):
     )
 
     def refusal(self, facts: Facts) -> str | None:
-        if facts.kernel_bits:
-            name, bits = next(iter(facts.kernel_bits.items()))
+        if not facts.kernel_bits:
+            return None
+        if facts.junctions:
             return (
-                f"{name} has {bits}-bit weights, whose levels post-training quantisation would miss; "
+                f"paths meet or part at {facts.junctions[0]}, and exact 8-bit levels need a sequential network; "
                 'use format="packed" or "fast"'
             )
-        return None
+        if facts.binary or facts.sign_inputs:
+            return (
+                f"{(facts.sign_inputs or tuple(facts.layer_types))[0]} reads activations of +-1, and exact 8-bit "
+                'levels need DoReFa activations; use format="binary" or "packed"'
+            )
+        return super().refusal(facts)
+
+    def promise(self, facts: Facts) -> Promise:
+        return EXACT if facts.kernel_bits else self.capability.promise
 
     def build(self, request: Request) -> Built:
-        import tensorflow as tf
+        return _exact(request) if request.facts.kernel_bits else _calibrated(request)
 
-        notes: tuple[str, ...] = ()
-        data = request.data
-        if data is None:
-            data = generated_inputs(request.model, _CALIBRATION)
-            notes = ("calibrated on generated inputs: pass data=... with real ones for a better file",)
-        names = list(request.model.input_names)
 
-        def representative() -> Iterator[dict[str, Any]]:
-            for i in range(min(len(data[0]), 4 * _CALIBRATION)):
-                yield {name: array[i : i + 1] for name, array in zip(names, data)}
+def _exact(request: Request) -> Built:
+    model = to_litert(request.model)
+    graph = Graph(model)
+    matches = match_constants(graph, list(request.facts.kernels))
+    layers = IntegerRewriter(graph, matches).run()
+    if not layers:
+        raise ExportError(
+            "Expected a quantised layer between two DoReFa quantisers, to compute in integers. Received: none. "
+            'Use format="packed" or "fast".'
+        )
+    drop_unused_operators(graph.subgraph)
+    left = 0
+    for match in matches:
+        for consumer in graph.consumers(match.tensor):
+            store_as_bytes(graph, match, consumer)
+            left += 1
+    rest = f"; {left} at the ends computes in floats from 8-bit weights" if left else ""
+    return Built(model, notes=(f"{layers} quantised layers compute in integers, every channel proven exact{rest}",))
 
-        def configure(converter: Any) -> None:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = representative
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
 
-        return Built(to_litert(request.model, configure), notes=notes)
+def _calibrated(request: Request) -> Built:
+    import tensorflow as tf
+
+    notes: tuple[str, ...] = ()
+    data = request.data
+    if data is None:
+        data = generated_inputs(request.model, _CALIBRATION)
+        notes = ("calibrated on generated inputs: pass data=... with real ones for a better file",)
+    names = list(request.model.input_names)
+
+    def representative() -> Iterator[dict[str, Any]]:
+        for i in range(min(len(data[0]), 4 * _CALIBRATION)):
+            yield {name: array[i : i + 1] for name, array in zip(names, data)}
+
+    def configure(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = representative
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+
+    return Built(to_litert(request.model, configure), notes=notes)
 
 
 register_format(Int8())
