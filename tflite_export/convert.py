@@ -102,6 +102,16 @@ def _save_inference(model: Any, folder: str) -> None:
 
 
 def converted(run: Any, model: Any, who: str) -> bytes:
+    """What a converter makes of a Keras model; nothing that it prints reaches the terminal.
+
+    Args:
+        run: from the folder of an inference-only SavedModel to the bytes of a file.
+        model: a legacy Keras model.
+        who: the converter, for messages.
+
+    Raises:
+        ExportError: the converter failed; the message has its last words.
+    """
     with _captured_chatter() as chatter:
         try:
             with tempfile.TemporaryDirectory() as folder:

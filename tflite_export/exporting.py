@@ -19,6 +19,7 @@ from tflite_export.runtime import require_lce
 from tflite_export.simplify import simplify
 from tflite_export.sizes import SizeReport, size_report
 from tflite_export.strip import set_batch_size, strip
+from tflite_export.support import check_support
 from tflite_export.verification import TOLERANCE, Agreement, as_inputs, rounding_noise, verify
 from tfqprune.errors import ExportError, OutputError
 from tfqprune.precision import input_bits, quantize, quantized_weights, weight_bits
@@ -127,7 +128,9 @@ def export(
         _check_batch_size(batch_size)
         set_batch_size(built.model, batch_size)
     narrowed = narrow_floats(built.model, float_weights, keep_small=chosen.keeps_small)
-    simplify(built.model)
+    check_support(built.model)
+    if built.merge_clips:
+        simplify(built.model)
     strip(built.model, drop_shapes=built.drop_shapes)
     content = serialize(built.model)
     with tempfile.TemporaryDirectory() as folder:

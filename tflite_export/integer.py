@@ -29,6 +29,7 @@ _PASSING = {"MAX_POOL_2D": 2, "RESHAPE": 1, "PAD": 2, "SQUEEZE": 1, "EXPAND_DIMS
 _CLIPS = (
     schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU_N1_TO_1, schema.ActivationFunctionType.RELU6,
 )  # fmt: skip
+_ELEMENTWISE = ("MUL", "ADD", "SUB", "MINIMUM", "MAXIMUM")
 _ADVICE = 'Use format="packed" or "fast", which take any topology.'
 
 
@@ -110,7 +111,7 @@ class IntegerRewriter:
         return others[0], float(self.graph.constant(constants[0]).reshape(-1)[0])
 
     def _steps(self, operator: Any) -> int:
-        """n of a quantiser: the number that its ROUND's input was multiplied by."""
+        """The largest level of a quantiser: the number that its ROUND's input was multiplied by."""
         before = self._producer(int(operator.inputs[0]))
         pair = self._scalar(before) if before is not None and self.graph.kind(before) == "MUL" else None
         steps = 1 if pair is None else round(pair[1])
@@ -132,11 +133,16 @@ class IntegerRewriter:
                 return self._finish_stage(operator, channels_scale, channels_offset, pools, after_pools, ends)
             constants = [int(i) for i in operator.inputs if i >= 0 and graph.is_constant(int(i))]
             data = [int(i) for i in operator.inputs if i >= 0 and not graph.is_constant(int(i))]
-            limits = [graph.constant(i) for i in constants] if kind in ("MUL", "ADD", "SUB", "MINIMUM", "MAXIMUM") else []
+            limits = [graph.constant(i) for i in constants] if kind in _ELEMENTWISE else []
             fused = getattr(operator.builtinOptions, "fusedActivationFunction", 0) or 0
             untouched = bool(np.all(channels_scale == 1.0) and np.all(channels_offset == 0.0))
             # what else clips outside 0..1 changes nothing in front of the quantiser's own clip
-            elementwise = len(data) == 1 and len(limits) == 1 and (not fused or (fused in _CLIPS and untouched))
+            elementwise = (
+                len(data) == 1
+                and len(limits) == 1
+                and limits[0].size in (1, *limits[0].shape[-1:])  # one number, or one for each channel
+                and (not fused or (fused in _CLIPS and untouched))
+            )
             if kind == "RELU_0_TO_1" and untouched:
                 ends |= {"low", "high"}
             elif untouched and (kind == "RELU" or (kind == "MAXIMUM" and elementwise and np.all(limits[0] == 0.0))):
@@ -180,7 +186,8 @@ class IntegerRewriter:
                 f"Expected {name} to be followed by a DoReFa quantiser. Received: another activation. {_ADVICE}"
             )
         channels = len(match.scale)
-        bias = self.graph.constant(int(product.inputs[2])) if len(product.inputs) > 2 and product.inputs[2] >= 0 else 0.0
+        has_bias = len(product.inputs) > 2 and int(product.inputs[2]) >= 0
+        bias = self.graph.constant(int(product.inputs[2])) if has_bias else 0.0
         total = np.broadcast_to(scale, channels) * match.scale.astype(np.float64)
         shift = offset + scale * np.asarray(bias, np.float64)
         flipped = np.broadcast_to(after, channels) < 0 if pools else np.zeros(channels, bool)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
 
 import tflite_export as te
 from tflite_export.arena import arena_bytes, plan
@@ -36,3 +44,34 @@ def test_arena_of_a_file(exported: Callable[..., te.ExportResult]) -> None:
 def test_dropped_shapes_are_asked_from_the_runtime(exported: Callable[..., te.ExportResult]) -> None:
     # q2 decodes 3*3*16*16 weights in three steps, two alive at a time, beside its input of 8*8*16 floats.
     assert arena_bytes(exported("packed", "plain", "2").path) == 4 * (2 * 2304 + 1024)
+
+
+_MICRO = """
+import sys
+from tflite_micro.python.tflite_micro import runtime
+runtime.Interpreter.from_file(sys.argv[1], arena_size=2_000_000).print_allocations()
+"""
+
+
+@pytest.mark.parametrize(("format", "kind"), [("int8", "2"), ("int8", "3"), ("float32", "float")])
+def test_arena_against_tflite_micro(net: Callable[..., Any], tmp_path: Path, format: str, kind: str) -> None:
+    """What tflite-micro plans for tensors and scratch buffers together: no less than ours, and not much more."""
+    pytest.importorskip("tflite_micro", reason="pip install --pre tflite-micro (Linux) to compare arenas with it")
+    model = _plain_float() if kind == "float" else net("plain", kind)
+    path = tmp_path / "micro.tflite"
+    te.export(model, path, format, batch_size=1)
+    done = subprocess.run([sys.executable, "-c", _MICRO, str(path)], capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    head = re.search(r"head (\d+) bytes", said)
+    assert head is not None, said
+    ours = arena_bytes(path)
+    assert ours is not None
+    assert ours <= int(head[1]) <= ours + 2048
+
+
+def _plain_float() -> Any:
+    layers = tf.keras.layers
+    x = given = layers.Input((8, 8, 3))
+    x = layers.MaxPool2D()(layers.Conv2D(8, 3, activation="relu")(x))
+    return tf.keras.Model(given, layers.Dense(3)(layers.Flatten()(layers.Conv2D(4, 3)(x))))

@@ -53,11 +53,11 @@ class Facts:
 
     @property
     def binary(self) -> bool:
-        """Whether every quantised kernel has 1 bit, and some layer multiplies it with 1-bit activations."""
+        """Whether every quantised kernel has 1 bit, and some layer multiplies it with activations of +-1."""
         return (
             bool(self.kernel_bits)
             and set(self.kernel_bits.values()) == {1}
-            and any(bits == 1 for bits in self.input_bits.values())
+            and any(self.input_bits[layer] == 1 for layer in self.sign_inputs)
         )
 
 
@@ -84,11 +84,13 @@ class Built:
         model: the finished ``ModelT``, not stripped yet.
         notes: what the user should know.
         drop_shapes: whether the shapes of intermediate tensors may go.
+        merge_clips: whether two operators that clip may become one that tflite-micro does not have.
     """
 
     model: Any
     notes: tuple[str, ...] = ()
     drop_shapes: bool = False
+    merge_clips: bool = True
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,10 @@ class Int8(Format):
                 f"paths meet or part at {facts.junctions[0]}, and exact 8-bit levels need a sequential network; "
                 'use format="packed" or "fast"'
             )
-        if facts.binary or facts.sign_inputs:
+        if facts.sign_inputs:
             return (
-                f"{(facts.sign_inputs or tuple(facts.layer_types))[0]} reads activations of +-1, and exact 8-bit "
-                'levels need DoReFa activations; use format="binary" or "packed"'
+                f"{facts.sign_inputs[0]} reads activations of +-1, and exact 8-bit levels need DoReFa activations; "
+                'use format="binary" or "packed"'
             )
         return super().refusal(facts)
 
@@ -76,7 +76,8 @@ def _exact(request: Request) -> Built:
             store_as_bytes(graph, match, consumer)
             left += 1
     rest = f"; {left} at the ends computes in floats from 8-bit weights" if left else ""
-    return Built(model, notes=(f"{layers} quantised layers compute in integers, every channel proven exact{rest}",))
+    note = f"{layers} quantised layers compute in integers, every channel proven exact{rest}"
+    return Built(model, notes=(note,), merge_clips=False)
 
 
 def _calibrated(request: Request) -> Built:

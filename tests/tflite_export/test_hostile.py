@@ -1,0 +1,141 @@
+"""Whatever bytes come in: a clear error or an answer, in bounded time, by everything that reads files.
+
+`make fuzz` reads 10,000 mutated files, `make test` a few hundred.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tflite_export as te
+from tflite_export.arena import _lifetimes, plan
+from tflite_export.flatbuffer import read_model, serialize
+from tflite_export.graph import Graph
+from tflite_export.levels import _observed_tensors
+from tflite_export.runtime import check_runtime
+from tflite_export.support import check_support
+from tflite_export.verification import _positions
+from tfqprune.errors import ExportError, MissingDependencyError
+
+# The fuzz profile asks for 5,000 examples.
+_COUNT = 10_000 if settings.default is not None and settings.default.max_examples >= 5000 else 200
+_SECONDS = 20
+
+_word = st.one_of(
+    st.binary(min_size=1, max_size=8),
+    st.sampled_from([b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\0" * 4, b"\1\0\0\0", b"\0\0\0\x40"]),
+)
+_truncated = st.tuples(st.just("truncated"), st.floats(0, 1))
+_flipped = st.tuples(st.just("flipped"), st.lists(st.tuples(st.integers(0, 10**9), _word), min_size=1, max_size=24))
+_random = st.tuples(st.just("random"), st.binary(max_size=600))
+_spliced = st.tuples(st.just("spliced"), st.tuples(st.floats(0, 1), st.floats(0, 1)))
+
+
+def _mutated(content: bytes, how: str, change: Any) -> bytes:
+    if how == "truncated":
+        return content[: int(change * len(content))]
+    if how == "random":
+        return content[:8] + change
+    if how == "spliced":
+        first, second = (int(c * len(content)) for c in change)
+        return content[:first] + content[second:]
+    changed = bytearray(content)
+    for place, value in change:
+        # half of the changes go where most tables are
+        region = [len(content), min(4000, len(content))][place % 2]
+        start = 8 + (place // 2) % (region - 16)
+        changed[start : start + len(value)] = value
+    return bytes(changed)
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """An error where a reader does not come back."""
+
+    def late(*arguments: Any) -> None:
+        raise AssertionError(f"no answer within {_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _sizes(path: Path, content: bytes, model: Any) -> None:
+    report = te.size_report(path)
+    assert sum(report.by_kind.values()) == report.total == len(content)
+    assert str(report)
+
+
+def _names(path: Path, content: bytes, model: Any) -> None:
+    """What size_report and verify do with a model at hand: finding its layers among the constants."""
+    te.size_report(content, model)
+    _observed_tensors(Graph(read_model(content)), model)
+
+
+def _before_running(path: Path, content: bytes, model: Any) -> None:
+    """What verify and benchmark read before the runtime gets the file, in a process of its own."""
+    check_runtime(path, None, None)
+    check_support(read_model(path))
+    _positions(path, model)
+
+
+def _arena(path: Path, content: bytes, model: Any) -> None:
+    graph = Graph(read_model(path))
+    assert plan([(16, *life) for life in _lifetimes(graph).values()]) >= 0
+
+
+def _again(path: Path, content: bytes, model: Any) -> None:
+    """What was read can be written."""
+    assert len(serialize(read_model(content))) > 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs alarms to catch endless loops")
+@settings(max_examples=_COUNT, suppress_health_check=list(HealthCheck))
+@given(
+    which=st.sampled_from(
+        [("float32", "plain", "2"), ("packed", "dense", "2"), ("fast", "dense", "2"), ("int8", "dense", "2")]
+    ),
+    mutation=st.one_of(_truncated, _flipped, _flipped, _random, _spliced),
+)
+def test_mutated_files(
+    net: Callable[..., Any],
+    exported: Callable[..., te.ExportResult],
+    tmp_path_factory: pytest.TempPathFactory,
+    which: tuple[str, ...],
+    mutation: tuple[str, Any],
+) -> None:
+    content = _mutated(exported(*which).path.read_bytes(), *mutation)
+    path = tmp_path_factory.getbasetemp() / "hostile.tflite"
+    path.write_bytes(content)
+    for reader in (_sizes, _names, _before_running, _arena, _again):
+        with _in_time():
+            try:
+                reader(path, content, net(*which[1:]))
+            except (ExportError, MissingDependencyError) as error:
+                assert str(error).startswith("Expected")
+
+
+def test_mutations_reach_what_is_behind_the_first_check(exported: Callable[..., te.ExportResult]) -> None:
+    """Of single bytes flipped in a file most leave it readable: the test above is not stopped at the door."""
+    content = exported("packed", "dense", "2").path.read_bytes()
+    readable = 0
+    places = range(8, len(content), 37)
+    for place in places:
+        try:
+            read_model(_mutated(content, "flipped", [(2 * (place - 8), b"\x07")]))
+        except ExportError:
+            continue
+        readable += 1
+    assert 0.3 * len(places) < readable < len(places)
