@@ -21,7 +21,7 @@ import numpy as np
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import zoo
-from tfqprune.allocation.files import write_json
+from tfqprune.files import write_json
 from tfqprune.testing import random_plan
 from tfqprune.twin import EvaluationTwin
 

@@ -9,7 +9,6 @@ import difflib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import tensorflow as tf
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.errors import PlanError
+from tfqprune.files import write_text
 
 _VERSION = 1
 
@@ -130,14 +130,9 @@ class PruningPlan:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the plan as JSON, in one step (an interrupted write leaves nothing behind)."""
-        target = Path(path)
         text = json.dumps({"tfqprune_plan": _VERSION, **asdict(self)}, indent=1, default=_plain)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=target.parent, suffix=".part", delete=False, encoding="utf-8"
-        ) as part:
-            part.write(text)
-        os.replace(part.name, target)
-        return target
+        write_text(path, text)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PruningPlan:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tfqprune.allocation.files import write_json
 from tfqprune.errors import EvaluationError, OutputError
+from tfqprune.files import write_json
 from tfqprune.fitting import Family, Fitter
 from tfqprune.progress import track
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.allocation.files import write_arrays, write_json
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import OutputError
 from tfqprune.evaluation import CALIBRATION_BATCH, PlanEvaluator, compile_like, set_statistics, with_accuracy
+from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Fitter
 from tfqprune.recovery import finetune, reestimate_batch_norms
 from tfqprune.slim import SlimBuilder

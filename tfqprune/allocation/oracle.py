@@ -11,9 +11,9 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial
 
-from tfqprune.allocation.files import write_json
 from tfqprune.allocation.space import RatioSpace
 from tfqprune.allocation.surrogate import Surrogate, propose
+from tfqprune.files import write_json
 
 PREFIX = "ratio/"
 _ENDED = frozenset({"COMPLETED", "FAILED"})

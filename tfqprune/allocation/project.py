@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfqprune.allocation.files import write_json
 from tfqprune.errors import OutputError
+from tfqprune.files import write_json
 
 _FILE = "project.json"
 _VERSION = 1

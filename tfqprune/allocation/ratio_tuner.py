@@ -20,7 +20,6 @@ from tfqprune.allocation.base import unscored
 from tfqprune.allocation.cluster import WORKER_TIMEOUT, is_chief, is_worker, serve, signs_of_life
 from tfqprune.allocation.curves import SensitivityCurves
 from tfqprune.allocation.display import SearchDisplay
-from tfqprune.allocation.files import write_arrays, write_json
 from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
 from tfqprune.allocation.judging import Judge, tuned_metrics
 from tfqprune.allocation.oracle import BudgetOracle, as_starts, ratios_of
@@ -33,6 +32,7 @@ from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import BudgetError, EvaluationError, PlanError, TfqpruneError
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
+from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Bounds, Fitter
 from tfqprune.scoring import choose_criterion, run_criterion
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from keras_tuner.engine.trial import Trial
 
-from tfqprune.allocation.files import write_json, write_text
 from tfqprune.allocation.oracle import ratios_of
+from tfqprune.files import write_json, write_text
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import larq as lq
@@ -24,7 +25,7 @@ from tfqprune.layers.space import Channels
 K = tf.keras.layers
 
 
-class KernelHandler(LayerHandler):
+class KernelHandler(LayerHandler, ABC):
     """Base of layers whose kernel mixes the channels of one axis."""
 
     def axis(self, call: LayerCall) -> int:
@@ -39,9 +40,9 @@ class KernelHandler(LayerHandler):
             call.space.freeze(outputs.ids, f"{call.title} has an activation that looks at all channels together")
         return [outputs]
 
+    @abstractmethod
     def connect(self, call: LayerCall, ids: np.ndarray) -> np.ndarray:
         """Declares roles and weights for the input ids; returns the output ids."""
-        raise NotImplementedError  # every subclass has one
 
     def bias(self, call: LayerCall, role: str) -> None:
         if call.layer.use_bias:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfqprune.allocation.files import write_json
 from tfqprune.errors import OutputError
+from tfqprune.files import write_json
 
 _FILE = "run.json"
 _STEPS = "steps"

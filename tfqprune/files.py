@@ -23,6 +23,9 @@ def _in_one_step(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         except BaseException:
             os.unlink(part.name)
             raise
+    umask = os.umask(0)  # temporary files are private, what takes their place is not
+    os.umask(umask)
+    os.chmod(part.name, 0o666 & ~umask)
     os.replace(part.name, target)
 
 
