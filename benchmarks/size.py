@@ -26,9 +26,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nets import PUBLISHED_SHARE, Net, build, versions
+
 import tflite_export as te
 import tfqprune as tq
-from nets import PUBLISHED_SHARE, Net, build, versions
 from tflite_export.convert import converted
 from tflite_export.exporting import gather_facts
 from tfqprune.errors import TfqpruneError

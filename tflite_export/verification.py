@@ -222,6 +222,12 @@ def _positions(path: str | os.PathLike[str], model: Any) -> tuple[list[int], lis
     named_in = _by_name(signature.inputs if signature else None)
     named_out = _by_name(signature.outputs if signature else None)
     order_in, order_out = list(range(len(inputs))), list(range(len(outputs)))
+    for found, tensors in ((named_in, inputs), (named_out, outputs)):
+        if found and set(found.values()) != set(tensors):
+            raise ExportError(
+                f"Expected the signature of {os.fspath(path)!r} to name the file's inputs and outputs. Received: "
+                f"tensors {sorted(found.values())} for {sorted(tensors)}. The file is damaged: export the model again."
+            )
     if set(named_in) == set(model.input_names):
         place = {named_in[name]: i for i, name in enumerate(model.input_names)}
         order_in = [place[tensor] for tensor in inputs]

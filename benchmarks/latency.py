@@ -1,0 +1,112 @@
+"""Does the cut pay? Latency of pruned against dense files in each format, next to the ratio of their MACs.
+
+    python benchmarks/latency.py [--quick] [--nets resnet20 ...]
+
+Dense and pruned file of one format run in turn, each time in a fresh process, and each round gives one ratio of
+medians: what else the machine does falls on both sides. Milliseconds are kept for the record; only the ratios count.
+The networks are those of size.py: random weights, calibrated batch norms, the same share cut. One thread.
+
+Results go to benchmarks/results/latency.json; `python benchmarks/export_tables.py` renders them into docs/export.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from nets import PUBLISHED_SHARE, Net, build, versions
+
+import tflite_export as te
+import tfqprune as tq
+from tflite_export.exporting import gather_facts
+from tfqprune.errors import TfqpruneError
+
+HERE = Path(__file__).parent
+COMMAND = " ".join(["python", "benchmarks/latency.py", *sys.argv[1:]])
+
+
+def files(net: Net, seed: int, folder: Path) -> tuple[dict[str, Path], int]:
+    """A file in each format that takes the network, and its MACs."""
+    model, data = build(net, seed)
+    facts = gather_facts(model)
+    made: dict[str, Path] = {}
+    for name, entry in te.list_formats().items():
+        if entry.refusal(facts) is not None:
+            continue
+        path = folder / f"{name}-{'pruned' if net.pruned else 'dense'}.tflite"
+        try:
+            te.export(model, path, name, data=data, samples=len(data), strict=False)
+        except TfqpruneError as error:
+            print(f"  {net.label}, {name}: {str(error)[:160]}")
+            continue
+        made[name] = path
+    return made, int(tq.cost(model).macs)
+
+
+def compare(dense: Path, pruned: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """The two files in turn; the order changes from round to round."""
+    times: dict[Path, list[float]] = {dense: [], pruned: []}
+    for number in range(rounds):
+        for path in (dense, pruned) if number % 2 == 0 else (pruned, dense):
+            found = te.benchmark(path, runs=10, seconds=seconds, warm_up_seconds=seconds / 2, max_seconds=10)
+            times[path].append(found.latency_ms)
+    ratios = sorted(p / d for d, p in zip(times[dense], times[pruned], strict=True))
+    return {
+        "dense_ms": round(statistics.median(times[dense]), 4),
+        "pruned_ms": round(statistics.median(times[pruned]), 4),
+        "ratio": round(statistics.median(ratios), 4),
+        "lowest": round(ratios[0], 4),
+        "highest": round(ratios[-1], 4),
+        "xnnpack": found.xnnpack,
+        "runtime": found.runtime,
+    }
+
+
+def measure(name: str, precision: str | int, seed: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """All formats of one network."""
+    with tempfile.TemporaryDirectory() as folder:
+        dense, dense_macs = files(Net(name, precision, False, 4), seed, Path(folder))
+        pruned, pruned_macs = files(Net(name, precision, True, 4), seed, Path(folder))
+        entry: dict[str, Any] = {
+            "command": COMMAND, "versions": versions(), "seed": seed, "net": name,
+            "precision": Net(name, precision, False, 4).label.split()[1], "rounds": rounds, "cores": os.cpu_count(),
+            "load_average": os.getloadavg()[0], "macs": [dense_macs, pruned_macs],
+            "macs_ratio": round(pruned_macs / dense_macs, 4), "formats": {},
+        }  # fmt: skip
+        print(f"{name} {entry['precision']}: MACs {entry['macs_ratio']:.3f}")
+        for kind in dense:
+            if kind in pruned:
+                entry["formats"][kind] = found = compare(dense[kind], pruned[kind], rounds, seconds)
+                told = f"{found['ratio']:.3f} ({found['lowest']:.3f} to {found['highest']:.3f})"
+                print(f"  {kind:<10} {told}", flush=True)
+    return entry
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="ResNet-20 at 2 bits, three short rounds")
+    parser.add_argument("--nets", nargs="+", default=["vgg_small", "resnet20"], help="names of the zoo")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "latency.json")
+    arguments = parser.parse_args()
+    names = ["resnet20"] if arguments.quick else arguments.nets
+    precisions: list[str | int] = [2] if arguments.quick else ["binary", 2]
+    rounds, seconds = (3, 0.1) if arguments.quick else (arguments.rounds, 0.3)
+    results: dict[str, Any] = {"share_cut": PUBLISHED_SHARE, "nets": []}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        for precision in precisions:
+            results["nets"].append(measure(name, precision, arguments.seed, rounds, seconds))
+            arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"Kept in {arguments.output}.")
+
+
+if __name__ == "__main__":
+    main()
