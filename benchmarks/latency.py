@@ -1,6 +1,6 @@
 """Does the cut pay? Latency of pruned against dense files in each format, next to the ratio of their MACs.
 
-    python benchmarks/latency.py [--quick] [--nets resnet20 ...]
+    python benchmarks/latency.py [--quick] [--cases vgg_small:2 resnet20:binary ...]
 
 Dense and pruned file of one format run in turn, each time in a fresh process, and each round gives one ratio of
 medians: what else the machine does falls on both sides. Milliseconds are kept for the record; only the ratios count.
@@ -28,6 +28,7 @@ from tflite_export.exporting import gather_facts
 from tfqprune.errors import TfqpruneError
 
 HERE = Path(__file__).parent
+_Files = tuple[dict[str, Path], int]  # format -> file, and the MACs of the network
 COMMAND = " ".join(["python", "benchmarks/latency.py", *sys.argv[1:]])
 
 
@@ -68,42 +69,53 @@ def compare(dense: Path, pruned: Path, rounds: int, seconds: float) -> dict[str,
     }
 
 
-def measure(name: str, precision: str | int, seed: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """All formats of one network."""
-    with tempfile.TemporaryDirectory() as folder:
-        dense, dense_macs = files(Net(name, precision, False, 4), seed, Path(folder))
-        pruned, pruned_macs = files(Net(name, precision, True, 4), seed, Path(folder))
-        entry: dict[str, Any] = {
-            "command": COMMAND, "versions": versions(), "seed": seed, "net": name,
-            "precision": Net(name, precision, False, 4).label.split()[1], "rounds": rounds, "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0], "macs": [dense_macs, pruned_macs],
-            "macs_ratio": round(pruned_macs / dense_macs, 4), "formats": {},
-        }  # fmt: skip
-        print(f"{name} {entry['precision']}: MACs {entry['macs_ratio']:.3f}")
-        for kind in dense:
-            if kind in pruned:
-                entry["formats"][kind] = found = compare(dense[kind], pruned[kind], rounds, seconds)
-                told = f"{found['ratio']:.3f} ({found['lowest']:.3f} to {found['highest']:.3f})"
-                print(f"  {kind:<10} {told}", flush=True)
+def measure(made: list[_Files], net: Net, seed: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """All formats of one network, from its dense and pruned files."""
+    (dense, dense_macs), (pruned, pruned_macs) = made
+    entry: dict[str, Any] = {
+        "command": COMMAND, "versions": versions(), "seed": seed, "net": net.name,
+        "precision": net.label.split()[1], "rounds": rounds, "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0], "macs": [dense_macs, pruned_macs],
+        "macs_ratio": round(pruned_macs / dense_macs, 4), "formats": {},
+    }  # fmt: skip
+    print(f"{net.name} {entry['precision']}: MACs {entry['macs_ratio']:.3f}")
+    for kind in dense:
+        if kind in pruned:
+            entry["formats"][kind] = found = compare(dense[kind], pruned[kind], rounds, seconds)
+            told = f"{found['ratio']:.3f} ({found['lowest']:.3f} to {found['highest']:.3f})"
+            print(f"  {kind:<10} {told}", flush=True)
     return entry
+
+
+def net_of(case: str, pruned: bool) -> Net:
+    """``name:precision`` as a network; few samples, for agreement is not the question here."""
+    name, _, precision = case.partition(":")
+    return Net(name, int(precision) if precision.isdigit() else precision, pruned, 4)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ResNet-20 at 2 bits, three short rounds")
-    parser.add_argument("--nets", nargs="+", default=["vgg_small", "resnet20"], help="names of the zoo")
+    cases = ["vgg_small:binary", "vgg_small:2", "resnet20:binary", "resnet20:2"]
+    parser.add_argument("--cases", nargs="+", default=cases, help="name of the zoo, colon, precision")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "latency.json")
     arguments = parser.parse_args()
-    names = ["resnet20"] if arguments.quick else arguments.nets
-    precisions: list[str | int] = [2] if arguments.quick else ["binary", 2]
+    chosen = ["resnet20:2"] if arguments.quick else arguments.cases
     rounds, seconds = (3, 0.1) if arguments.quick else (arguments.rounds, 0.3)
     results: dict[str, Any] = {"share_cut": PUBLISHED_SHARE, "nets": []}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        for precision in precisions:
-            results["nets"].append(measure(name, precision, arguments.seed, rounds, seconds))
+    with tempfile.TemporaryDirectory() as folder:
+        made = {}
+        for case in chosen:
+            parent = Path(folder) / case.replace(":", "-")
+            parent.mkdir()
+            made[case] = [files(net_of(case, pruned), arguments.seed, parent) for pruned in (False, True)]
+        print("Files are made; measuring.", flush=True)
+        for case in chosen:
+            entry = measure(made[case], net_of(case, False), arguments.seed, rounds, seconds)
+            results["nets"].append(entry)
             arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"Kept in {arguments.output}.")
 

@@ -129,7 +129,8 @@ def channel_scale(
     values: np.ndarray, integers: np.ndarray, axis: int, tolerance: float = _TOLERANCE
 ) -> np.ndarray | None:  # fmt: skip
     """The float32 [channels] with values == scale * integers to ``tolerance`` of a channel's largest, or None."""
-    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a damaged file may hold anything
+        rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).astype(np.float64)
     codes_ = np.moveaxis(integers, axis, 0).reshape(rows.shape[0], -1).astype(np.float64)
     power = (codes_**2).sum(axis=1)
     scale = (rows * codes_).sum(axis=1) / np.where(power == 0, 1.0, power)

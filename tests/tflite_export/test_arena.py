@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 import tflite_export as te
 from tflite_export.arena import arena_bytes, plan
+from tflite_export.samples import generated_inputs
+from tflite_export.verification import keras_outputs
 
 
 def test_neighbours_in_a_chain_overlap() -> None:
@@ -48,19 +51,31 @@ def test_dropped_shapes_are_asked_from_the_runtime(exported: Callable[..., te.Ex
 
 _MICRO = """
 import sys
+import numpy as np
 from tflite_micro.python.tflite_micro import runtime
-runtime.Interpreter.from_file(sys.argv[1], arena_size=2_000_000).print_allocations()
+interpreter = runtime.Interpreter.from_file(sys.argv[1], arena_size=2_000_000)
+interpreter.print_allocations()
+answers = []
+for image in np.load(sys.argv[2]):
+    interpreter.set_input(image[None], 0)
+    interpreter.invoke()
+    answers.append(interpreter.get_output(0))
+np.save(sys.argv[3], np.concatenate(answers))
 """
 
 
 @pytest.mark.parametrize(("format", "kind"), [("int8", "2"), ("int8", "3"), ("float32", "float")])
-def test_arena_against_tflite_micro(net: Callable[..., Any], tmp_path: Path, format: str, kind: str) -> None:
-    """What tflite-micro plans for tensors and scratch buffers together: no less than ours, and not much more."""
+def test_against_tflite_micro(net: Callable[..., Any], tmp_path: Path, format: str, kind: str) -> None:
+    """It plans for tensors and scratch buffers together: no less than ours, and not much more; and answers as Keras."""
     pytest.importorskip("tflite_micro", reason="pip install --pre tflite-micro (Linux) to compare arenas with it")
     model = _plain_float() if kind == "float" else net("plain", kind)
     path = tmp_path / "micro.tflite"
     te.export(model, path, format, batch_size=1)
-    done = subprocess.run([sys.executable, "-c", _MICRO, str(path)], capture_output=True, text=True, check=False)
+    images, answers = tmp_path / "images.npy", tmp_path / "answers.npy"
+    given = generated_inputs(model, 24)
+    np.save(images, given[0])
+    command = [sys.executable, "-c", _MICRO, str(path), str(images), str(answers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     head = re.search(r"head (\d+) bytes", said)
@@ -68,6 +83,7 @@ def test_arena_against_tflite_micro(net: Callable[..., Any], tmp_path: Path, for
     ours = arena_bytes(path)
     assert ours is not None
     assert ours <= int(head[1]) <= ours + 2048
+    np.testing.assert_allclose(np.load(answers), keras_outputs(model, given)[0], atol=1e-5, rtol=1e-5)
 
 
 def _plain_float() -> Any:
