@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tfqprune.allocation import (
         Allocator,
+        HolisticPruning,
         PruningHyperModel,
         RatioTuner,
         SensitivityAllocator,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 #: public name -> the module that holds it
 _HOMES = {
     "Allocator": "tfqprune.allocation",
+    "HolisticPruning": "tfqprune.allocation",
     "PruningHyperModel": "tfqprune.allocation",
     "RatioTuner": "tfqprune.allocation",
     "SensitivityAllocator": "tfqprune.allocation",
@@ -85,6 +87,7 @@ __all__ = [
     "FilterCriterion",
     "FlipFrequencyCallback",
     "GradualPruning",
+    "HolisticPruning",
     "LayerHandler",
     "PruningHyperModel",
     "PruningPlan",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tfqprune.allocation.base import Allocator, allocator_names, get_allocator, register_allocator
 from tfqprune.allocation.curves import SensitivityCurves
+from tfqprune.allocation.holistic import HolisticPruning
 from tfqprune.allocation.hypermodel import PruningHyperModel, legacy_tuner
 from tfqprune.allocation.ratio_tuner import RatioTuner
 from tfqprune.allocation.sensitivity import SensitivityAllocator
@@ -11,6 +12,7 @@ from tfqprune.allocation.uniform import UniformAllocator
 
 __all__ = [
     "Allocator",
+    "HolisticPruning",
     "PruningHyperModel",
     "RatioTuner",
     "SensitivityAllocator",

@@ -1,0 +1,247 @@
+"""Holistic pruning: costs of gates by hand, the budget held exactly, what is trained is what comes out."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfqprune as tq
+from tfqprune.allocation.gates import GateCosts, GatedBuilder, Gates, thresholds_on
+from tfqprune.costs import COSTS, CostModel
+from tfqprune.errors import BudgetError, DataError, EvaluationError, PlanError
+from tfqprune.masking import mask
+from tfqprune.precision import variable_value
+from tfqprune.testing.criteria import network, samples_for
+
+K = tf.keras.layers
+NETWORKS = ["float", "binary_residual", "dorefa_residual", "grouped", "ternary_dense"]
+
+
+def gates_of(graph: tq.ChannelGraph, seed: int = 0) -> Gates:
+    """Gates with random values, about half of them above their thresholds."""
+    free = np.isin(graph.group_of, [group.index for group in graph.prunable])
+    gates = Gates(graph, free, np.random.default_rng(seed).random(graph.unit_count))
+    gates.thresholds.assign(np.full(graph.unit_count, 0.5, np.float32))
+    return gates
+
+
+def removed_by(graph: tq.ChannelGraph, gates: Gates) -> dict[str, tuple[int, ...]]:
+    closed = gates.indicators().numpy() == 0
+    return {
+        group.name: tuple(sorted(graph.slot_of[(graph.group_of == group.index) & closed].tolist()))
+        for group in graph.prunable
+    }
+
+
+def fed(model: tf.keras.Model) -> tuple[Any, np.ndarray]:
+    inputs, labels = samples_for(model)
+    return (inputs if len(inputs) > 1 else inputs[0]), labels
+
+
+def holistic(name: str, budget: tq.Budget, **options: Any) -> tq.HolisticPruning:
+    hfp = tq.HolisticPruning(network(name), budget, "latent_l1", **options)
+    hfp.compile(tf.keras.optimizers.Adam(0.01), tf.keras.losses.SparseCategoricalCrossentropy(name == "grouped"))
+    return hfp
+
+
+# -- gates and their costs ------------------------------------------------------------------------
+
+
+# dense 4 -> dense 3 on 2 inputs, with biases: params 2a + a + 3a + 3 for a open units, so 27 for 4 and 15 for 2; MACs
+# 2a + 3a. The gradient of each open or closed unit is 6 and 5.
+def test_costs_and_their_gradient_by_hand() -> None:
+    inputs = K.Input((2,))
+    graph = tq.ChannelGraph(tf.keras.Model(inputs, K.Dense(3, name="last")(K.Dense(4, name="first")(inputs))))
+    gates = gates_of(graph)
+    mine = graph.group_of == graph["first"].index
+    values = gates.values.numpy()
+    values[mine] = [0.9, 0.1, 0.2, 0.7]
+    gates.values.assign(values)
+    costs = GateCosts(CostModel(graph), ("params", "macs"))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(gates.values)
+        params, macs = tf.unstack(costs(gates.indicators()))
+    assert (float(params), float(macs)) == (15, 10)
+    np.testing.assert_array_equal(tape.gradient(params, gates.values), np.where(mine, 6, 0))
+    np.testing.assert_array_equal(tape.gradient(macs, gates.values), np.where(mine, 5, 0))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_costs_are_those_of_the_masked_plan(name: str) -> None:
+    graph = tq.ChannelGraph(network(name))
+    costs = GateCosts(CostModel(graph), COSTS)
+    for seed in range(3):
+        gates = gates_of(graph, seed)
+        alive = graph.alive_units(removed_by(graph, gates))
+        assert not alive.all()
+        totals = CostModel(graph).totals(alive)
+        assert costs(gates.indicators()).numpy().tolist() == [totals[name] for name in COSTS]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gated_is_masked(name: str) -> None:
+    model = network(name)
+    graph = tq.ChannelGraph(model)
+    gates = gates_of(graph)
+    removed = removed_by(graph, gates)
+    assert any(removed.values())
+    trained = GatedBuilder(graph, gates).build()
+    sizes = {group.name: group.size for group in graph.groups}
+    plan = tq.PruningPlan(removed, sizes, tq.make_plan(model, 0.0, "latent_l1").fingerprint)
+    x, _ = fed(model)
+    np.testing.assert_allclose(trained(x), mask(model, plan)(x), rtol=1e-5, atol=1e-6)
+    with tf.GradientTape() as tape:
+        tape.watch(gates.values)
+        total = tf.reduce_sum(trained(x)[:, 0])
+    slope = tape.gradient(total, gates.values).numpy()
+    closed = gates.indicators().numpy() == 0
+    assert np.abs(slope[closed]).max() > 0  # a closed gate can open again
+    assert not slope[gates.free.numpy() == 0].any()
+
+
+def test_last_unit_stays() -> None:
+    graph = tq.ChannelGraph(network("float"))
+    gates = gates_of(graph)
+    gates.values.assign(tf.zeros_like(gates.values))
+    assert {name: len(slots) for name, slots in removed_by(graph, gates).items()} == {"first": 7, "second": 5}
+
+
+# As above, 6 parameters a unit and 3 beside: 4 units 27, 3 units 21, 2 units 15, 1 unit 9.
+@pytest.mark.parametrize(("limit", "left"), [(27, 4), (26, 3), (21, 3), (15.5, 2), (9, 1)])
+def test_lowest_thresholds_that_hold(limit: float, left: int) -> None:
+    inputs = K.Input((2,))
+    graph = tq.ChannelGraph(tf.keras.Model(inputs, K.Dense(3, name="last")(K.Dense(4, name="first")(inputs))))
+    gates = gates_of(graph)
+    costs = GateCosts(CostModel(graph), ("params",))
+    direction = tf.ones(graph.unit_count)
+    thresholds = thresholds_on(gates, gates.values, costs, tf.constant([limit], tf.float64), direction)
+    height = (gates.values - thresholds).numpy()[graph.group_of == graph["first"].index]
+    assert np.count_nonzero(height > 0) in ({left} if left > 1 else {0, 1})
+    assert float(costs(gates.opened(gates.values - thresholds))[0]) == 6 * left + 3
+
+
+# -- training -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_holds_the_budget_and_computes_what_was_trained(name: str) -> None:
+    model = network(name)
+    before = [variable_value(weight) for weight in model.weights]
+    whole = tq.cost(model)
+    x, labels = fed(model)
+    hfp = holistic(name, tq.Budget(params=0.6, macs=0.5))
+    np.testing.assert_allclose(hfp(x), model(x), rtol=1e-5, atol=1e-6)  # all gates are open at first
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # it comes as far as the budget
+        logs = hfp.fit(x, labels, batch_size=4, epochs=6, verbose=0).history  # 36 steps, 21 of them learn
+    plan = hfp.plan()
+    slim = hfp.finish()
+    cost = tq.cost(slim)
+    assert cost.params <= 0.6 * whole.params
+    assert cost.macs <= 0.5 * whole.macs
+    assert logs["params"][-1] == pytest.approx(cost.params / whole.params)
+    assert logs["macs"][-1] == pytest.approx(cost.macs / whole.macs)
+    # The last target is the budget; the sixth step of an epoch starts after 5 of 0.8 x 21 in which it is reached.
+    assert logs["macs_target"][0] == pytest.approx(1 - 0.5 * 5 / 16.8)
+    assert logs["macs_target"][-1] == 0.5
+    assert all(now <= target + 1e-6 for now, target in zip(logs["macs"], logs["macs_target"]))
+    graph = tq.ChannelGraph(model)
+    for group, slots in plan.removed.items():
+        less = graph.alive_units({**plan.removed, group: slots[1:]})
+        totals = CostModel(graph).totals(less)
+        assert totals["params"] > 0.6 * whole.params or totals["macs"] > 0.5 * whole.macs
+    np.testing.assert_allclose(slim(x), hfp(x), rtol=1e-4, atol=1e-5)
+    assert tq.cost(tq.prune(model, plan)).params == cost.params
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(variable_value(weight), value)
+
+
+# The labels depend on inputs 0 and 1 alone, and unit u of the first layer is input u.
+def test_keeps_what_the_loss_needs() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 8)).astype("float32")
+    labels = (x[:, :2].sum(axis=1) > 0).astype(int)
+    inputs = K.Input((8,))
+    first = K.Dense(8, use_bias=False, name="first")
+    model = tf.keras.Model(inputs, K.Dense(2, name="last")(first(inputs)))
+    first.set_weights([np.eye(8, dtype="float32")])  # all of the same norm
+    hfp = tq.HolisticPruning(model, tq.Budget(params=0.3), "latent_l1")
+    hfp.compile(tf.keras.optimizers.SGD(0.05), tf.keras.losses.SparseCategoricalCrossentropy(True))
+    hfp.fit(x, labels, batch_size=16, epochs=8, shuffle=False, verbose=0)
+    # 8 x 8 + 8 x 2 + 2 = 82 parameters, 24.6 of them allowed: 10 a unit and 2 beside, so 2 units.
+    assert hfp.plan().kept["first"] == (0, 1)
+
+
+def test_same_seed_same_plan() -> None:
+    plans = []
+    for _ in range(2):
+        tf.keras.utils.set_random_seed(3)
+        hfp = holistic("dorefa_residual", tq.Budget(memory=0.6))
+        x, labels = fed(network("dorefa_residual"))
+        hfp.fit(x, labels, batch_size=4, epochs=6, verbose=0)
+        plans.append(hfp.plan())
+    assert plans[0].removed == plans[1].removed
+    assert any(plans[0].removed.values())
+
+
+def test_says_how_far_too_few_steps_came() -> None:
+    model = network("float")
+    x, labels = fed(model)
+    hfp = holistic("float", tq.Budget(params=0.5), share=1.0)
+    with pytest.raises(PlanError, match="Call fit first"):
+        hfp.plan()
+    with pytest.warns(UserWarning, match=r"Received: 1 steps; .* \(budget: 449 parameters\)"):
+        hfp.fit(x, labels, batch_size=24, verbose=0)
+    assert tq.cost(model, hfp.plan()).params <= 0.5 * tq.cost(model).params
+    assert hfp.plan().notes["steps"] == 1
+
+
+def test_stops_at_a_loss_that_is_no_number() -> None:
+    x, labels = fed(network("grouped"))
+    x = x.copy()
+    x[-1] = np.nan
+    hfp = holistic("grouped", tq.Budget(params=0.5), share=1.0)
+    before = hfp.network.get_weights()
+    with pytest.raises(EvaluationError, match=r"Received: nan in batch 2\. .* last good epoch"):
+        hfp.fit(x, labels, batch_size=8, shuffle=False, verbose=0)
+    for value, old in zip(hfp.network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, old)
+
+
+def test_weights_hold_the_state_of_the_gates() -> None:
+    x, labels = fed(network("float"))
+    hfp, other = (holistic("float", tq.Budget(params=0.5)) for _ in range(2))
+    hfp.fit(x, labels, batch_size=4, epochs=6, verbose=0)
+    other(x)
+    other.set_weights(hfp.get_weights())
+    assert other.frozen
+    assert other.plan().removed == hfp.plan().removed
+    np.testing.assert_array_equal(other(x), hfp(x))
+
+
+def test_refused() -> None:
+    model = network("float")
+    with pytest.raises(BudgetError, match="is the smallest reachable"):
+        tq.HolisticPruning(model, tq.Budget(params=0.01))
+    with pytest.raises(BudgetError, match="Received: tflite_bytes, which must be measured"):
+        tq.HolisticPruning(model, tq.Budget(tflite_bytes=0.5))
+    with pytest.raises(BudgetError, match=r"Expected a tfqprune\.Budget"):
+        tq.HolisticPruning(model, 0.5)
+    with pytest.raises(PlanError, match="share of the training steps"):
+        tq.HolisticPruning(model, tq.Budget(params=0.5), share=0)
+    inputs = K.Input((3,))
+    with pytest.raises(PlanError, match=r"groups that can be pruned\. Received: none \(.*model output"):
+        tq.HolisticPruning(tf.keras.Model(inputs, K.Dense(2)(inputs)), tq.Budget(params=0.5))
+    x = K.LayerNormalization(name="norm")(K.Dense(4)(inputs))
+    with pytest.raises(PlanError, match=r"'norm' \(LayerNormalization\), which takes statistics over channels"):
+        tq.HolisticPruning(tf.keras.Model(inputs, K.Dense(2)(x)), tq.Budget(params=0.8), "latent_l1")
+    endless = tf.data.Dataset.from_generator(
+        lambda: iter([samples_for(model)]),
+        output_signature=(tf.TensorSpec((None, 6, 6, 3)), tf.TensorSpec((None,), tf.int64)),
+    )
+    with pytest.raises(DataError, match="Give steps_per_epoch"):
+        holistic("float", tq.Budget(params=0.5)).fit(endless, verbose=0)

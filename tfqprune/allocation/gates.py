@@ -1,0 +1,259 @@
+"""Gates on the units of a model: which are open, what the open ones cost, and a model that trains through them.
+
+A gate sits where a unit is consumed, as in ``tfqprune.masking``: it multiplies the slices of the deployed kernels that
+read the unit. Behind a producer it would be lost on a sign, which is +1 for 0, and on a batch norm's offset.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune import precision
+from tfqprune.channels import ChannelGraph
+from tfqprune.costs import CostModel
+from tfqprune.errors import PlanError
+from tfqprune.layers import LayerRecord
+from tfqprune.masking import CONSUMED
+from tfqprune.rebuild import Rebuilder, values_of
+
+#: of the search for the thresholds: gates are told apart down to a millionth of their range
+_HALVINGS = 20
+
+
+class Gates:
+    """One number for each unit of a graph, and a threshold above which it is open, with a gradient straight through.
+
+    The gate that lies highest above its threshold is open in each group whatever its value: no group loses its last
+    unit.
+
+    Args:
+        graph: the channel graph of the model.
+        free: bool [units]; the gates of the others are always open.
+        values: start of the gates [units]; the thresholds start below them all.
+    """
+
+    def __init__(self, graph: ChannelGraph, free: np.ndarray, values: np.ndarray) -> None:
+        self.graph = graph
+        self.free = tf.constant(free.astype(np.float32))
+        self.values = tf.Variable(values.astype(np.float32), trainable=False, name="gates")
+        lowest = np.full(len(values), values.min() - 1, np.float32)
+        self.thresholds = tf.Variable(lowest, trainable=False, name="thresholds")
+        self._group = tf.constant(graph.group_of.astype(np.int32))
+        self._groups = len(graph.groups)
+
+    def indicators(self) -> tf.Tensor:
+        """1 for open and 0 for closed gates [units]; the gradient is that of the gates themselves."""
+        values = tf.convert_to_tensor(self.values)
+        return self.opened(values - self.thresholds) + self.free * (values - tf.stop_gradient(values))
+
+    def opened(self, height: tf.Tensor) -> tf.Tensor:
+        """1 where a gate that high above its threshold is open, 0 elsewhere [units]; without a gradient."""
+        count = height.shape[0]
+        highest = tf.gather(tf.math.unsorted_segment_max(height, self._group, self._groups), self._group)
+        place = tf.where(height >= highest, tf.range(count), count)
+        first = tf.gather(tf.math.unsorted_segment_min(place, self._group, self._groups), self._group)
+        is_open = (height > 0) | (tf.range(count) == first) | (self.free == 0)
+        return tf.stop_gradient(tf.cast(is_open, height.dtype))
+
+    def unit(self, gradient: tf.Tensor) -> tf.Tensor:
+        """A gradient to the gates over its root mean square among those that are free [..., units]."""
+        square = tf.reduce_sum(self.free * gradient**2, -1, keepdims=True) / tf.reduce_sum(self.free)
+        return self.free * gradient * tf.math.rsqrt(tf.maximum(square, 1e-20))
+
+
+class GateCosts:
+    """Shares of a model's costs that are left, as differentiable functions of indicators.
+
+    The same sums as ``CostModel.totals``, in float64, so that whole numbers are exact.
+
+    Args:
+        model: the costs to follow.
+        names: which of them.
+    """
+
+    def __init__(self, model: CostModel, names: tuple[str, ...]) -> None:
+        terms, roles = model.terms, model._roles
+        weights = {
+            "params": terms.counted,
+            "macs": terms.reuse,
+            "bops": terms.reuse * terms.product_bits,
+            "memory": terms.counted * terms.bits / 8,
+        }
+        self.names = names
+        self._factors = tf.constant(np.array([terms.constant * weights[name] for name in names]), tf.float64)
+        self._units = tf.constant(roles.indices, tf.int32)
+        self._rows = tf.constant(np.repeat(np.arange(roles.shape[0]), np.diff(roles.indptr)), tf.int32)
+        self._count = roles.shape[0]
+        # The last entry, 1, stands for "no further channel axis" (index -1).
+        self._first, self._second = (np.where(index < 0, self._count, index) for index in (terms.first, terms.second))
+
+    def __call__(self, indicators: tf.Tensor) -> tf.Tensor:
+        """Costs in the order of ``names``, float64."""
+        read = tf.gather(tf.cast(indicators, tf.float64), self._units)
+        kept = tf.concat([tf.math.unsorted_segment_sum(read, self._rows, self._count), [1.0]], 0)
+        return tf.linalg.matvec(self._factors, tf.gather(kept, self._first) * tf.gather(kept, self._second))
+
+
+def thresholds_on(
+    gates: Gates, values: tf.Tensor, costs: GateCosts, limits: tf.Tensor, direction: tf.Tensor
+) -> tf.Tensor:
+    """The lowest thresholds along a direction at which no cost of the open gates is above its limit [units].
+
+    Args:
+        gates: the gates.
+        values: what to take for their values [units].
+        costs: the costs that are bounded.
+        limits: the most that each may be, float64.
+        direction: thresholds are a multiple of it [units]; above zero.
+    """
+    reach = tf.reduce_max(tf.abs(values) / direction) + 1.0
+
+    def halved(low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        middle = (low + high) / 2
+        holds = tf.reduce_all(costs(gates.opened(values - middle * direction)) <= limits)
+        return tf.where(holds, low, middle), tf.where(holds, middle, high)
+
+    # From all open to all closed but one of each group.
+    _, high = tf.while_loop(lambda *_: True, halved, (-reach, reach), maximum_iterations=_HALVINGS)
+    return high * direction
+
+
+class GatedQuantizer:
+    """A quantiser behind which gates multiply what reads closed units.
+
+    A quantiser whose scale is taken over the whole kernel takes it over what is open, as the slim model does. No Keras
+    layer, so that nothing of it is among the layer's weights.
+
+    Args:
+        quantizer: the layer's own quantiser.
+        gates: the gates.
+        read: axis of the kernel (negative: from the end) -> units of its channels, where the kernel reads them.
+        made: the same for axes along which it produces them, where the scale depends on them.
+        wide: whether the scale depends on the whole kernel.
+    """
+
+    def __init__(
+        self,
+        quantizer: Callable[[tf.Tensor], tf.Tensor],
+        gates: Gates,
+        read: dict[int, np.ndarray],
+        made: dict[int, np.ndarray],
+        wide: bool,
+    ) -> None:
+        self.quantizer, self.gates = quantizer, gates
+        self.read, self.made, self.wide = read, made, wide
+        self.precision = getattr(quantizer, "precision", None)
+
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        latent = tf.convert_to_tensor(inputs)
+        indicators = self.gates.indicators()
+        values = self.quantizer(latent)
+        if self.wide:
+            values = self._on_open(latent, values, tf.stop_gradient(indicators))
+        return gated(values, indicators, self.read)
+
+    def _on_open(self, latent: tf.Tensor, full: tf.Tensor, opened: tf.Tensor) -> tf.Tensor:
+        """Quantised over what is open; the rest as it is quantised among all, so that its gates have a gradient."""
+        part, sources = latent, []
+        for axis, units in {**self.read, **self.made}.items():
+            stays = tf.gather(opened, units) > 0
+            kept = tf.where(stays)[:, 0]
+            part = tf.gather(part, kept, axis=axis)
+            # A closed channel points at the last kept one; what stands there is replaced below.
+            place = tf.cumsum(tf.cast(stays, tf.int32)) - 1
+            sources.append((axis, tf.maximum(place, 0)))
+        part = self.quantizer(part)
+        for axis, place in sources:
+            part = tf.gather(part, place, axis=axis)
+        part = tf.ensure_shape(part, full.shape)
+        all_open = gated(tf.ones_like(full), opened, {**self.read, **self.made})
+        return tf.where(all_open > 0, part, full)
+
+
+def gated(values: tf.Tensor, indicators: tf.Tensor, axes: dict[int, np.ndarray]) -> tf.Tensor:
+    """Values times the indicators of the units along some of their axes (negative: from the end)."""
+    for axis, units in axes.items():
+        shape = [1] * values.shape.rank
+        shape[axis] = -1
+        values = values * tf.reshape(tf.cast(tf.gather(indicators, units), values.dtype), shape)
+    return values
+
+
+class GatedBuilder(Rebuilder):
+    """A copy of the model whose consumers read through gates.
+
+    Args:
+        graph: the channel graph of the model.
+        gates: one for each of its units.
+
+    Raises:
+        PlanError: (from ``build``) a layer mixes channels by statistics.
+    """
+
+    def __init__(self, graph: ChannelGraph, gates: Gates) -> None:
+        super().__init__(graph)
+        self.gates = gates
+
+    @property
+    def layers(self) -> dict[int, tf.keras.layers.Layer]:
+        """The new layers by the identity of the old."""
+        return self._layers
+
+    def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
+        _check_trainable(record)
+        clone = record.handler.clone(record.layer, record.layer.get_config())
+        quantised = precision.quantized_weights(record.layer)
+        through: dict[str, dict[int, np.ndarray]] = {}
+        for weight, roles in record.weight_axes.items():
+            axes = {
+                axis - len(roles): (role, self.graph.unit_index(record.roles[role]))
+                for axis, role in enumerate(roles)
+                if role
+            }
+            read = {axis: units for axis, (role, units) in axes.items() if role in CONSUMED}
+            if isinstance(weight, str) and weight in quantised:
+                wide = precision.is_tensor_wide(quantised[weight])
+                made = {axis: units for axis, (_, units) in axes.items() if wide and axis not in read}
+                quantizer = GatedQuantizer(quantised[weight], self.gates, read, made, wide)
+                setattr(clone, precision.QUANTIZER_OF_WEIGHT[weight], quantizer)
+            elif read:
+                through[str(weight)] = read
+        if through:
+            _read_through(clone, self.gates, through)
+        return clone
+
+    def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
+        return values_of(record)
+
+
+def _check_trainable(record: LayerRecord) -> None:
+    if record.mixed is not None or precision.is_tensor_wide(getattr(record.layer, "input_quantizer", None)):
+        raise PlanError(
+            f"Expected layers that treat each channel alone. Received: {record.name!r} "
+            f"({type(record.layer).__name__}), which takes statistics over channels and cannot be masked while "
+            "it trains. Prune this model with another allocator."
+        )
+
+
+def _read_through(layer: tf.keras.layers.Layer, gates: Gates, through: dict[str, dict[int, np.ndarray]]) -> None:
+    """Lets a layer see its float kernels times the gates while it is called; its variables stay what they are."""
+    inner = layer.call
+
+    @functools.wraps(inner)
+    @tf.autograph.experimental.do_not_convert
+    def call(*args: Any, **kwargs: Any) -> Any:
+        own, indicators = layer.__dict__, gates.indicators()
+        kernels = {weight: own[weight] for weight in through}
+        # Past Keras's attribute tracking, which would take the variables for gone.
+        own.update({weight: gated(kernels[weight] * 1, indicators, axes) for weight, axes in through.items()})
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            own.update(kernels)
+
+    layer.__dict__["call"] = call
