@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,7 @@ def test_a_missing_compute_engine_is_named(
     import importlib.util
 
     find = importlib.util.find_spec
+    monkeypatch.setitem(sys.modules, "larq_compute_engine", None)  # importing it fails, whoever did before
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "larq_compute_engine" else find(name, *a)
     )
