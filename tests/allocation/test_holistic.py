@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,6 +171,7 @@ def test_keeps_what_the_loss_needs() -> None:
     first = K.Dense(8, use_bias=False, name="first")
     model = tf.keras.Model(inputs, K.Dense(2, name="last")(first(inputs)))
     first.set_weights([np.eye(8, dtype="float32")])  # all of the same norm
+    model.get_layer("last").set_weights([np.tile(np.float32([-0.5, 0.5]), (8, 1)), np.zeros(2, "float32")])
     hfp = tq.HolisticPruning(model, tq.Budget(params=0.3), "latent_l1")
     hfp.compile(tf.keras.optimizers.SGD(0.05), tf.keras.losses.SparseCategoricalCrossentropy(True))
     hfp.fit(x, labels, batch_size=16, epochs=8, shuffle=False, verbose=0)
@@ -210,6 +213,39 @@ def test_stops_at_a_loss_that_is_no_number() -> None:
         hfp.fit(x, labels, batch_size=8, shuffle=False, verbose=0)
     for value, old in zip(hfp.network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, old)
+
+
+class Interrupt(tf.keras.callbacks.Callback):
+    """Stops training like a person at the keyboard, after the fourth step of the second epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if (self.epoch, batch) == (1, 3):
+            raise KeyboardInterrupt
+
+
+def test_resumes_after_an_interruption(tmp_path: Path) -> None:
+    model = network("float")
+    x, labels = fed(model)
+
+    def trained(*callbacks: tf.keras.callbacks.Callback) -> tq.HolisticPruning:
+        hfp = holistic("float", tq.Budget(params=0.5))
+        with contextlib.suppress(KeyboardInterrupt):
+            hfp.fit(x, labels, batch_size=4, epochs=6, shuffle=False, verbose=0, callbacks=list(callbacks))
+        return hfp
+
+    whole = trained()
+    stopped = trained(tf.keras.callbacks.BackupAndRestore(tmp_path), Interrupt())
+    assert not stopped.frozen
+    assert stopped.plan().notes["steps"] == 10
+    assert stopped.plan().notes["learned"]["params"] > 0.6  # not there yet, but the plan is
+    assert tq.cost(model, stopped.plan()).params <= 0.5 * tq.cost(model).params
+    resumed = trained(tf.keras.callbacks.BackupAndRestore(tmp_path))
+    assert resumed.plan().notes == whole.plan().notes
+    assert resumed.plan().removed == whole.plan().removed
+    np.testing.assert_allclose(resumed(x), whole(x), rtol=1e-4, atol=1e-5)
 
 
 def test_weights_hold_the_state_of_the_gates() -> None:

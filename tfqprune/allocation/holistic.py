@@ -38,15 +38,14 @@ class HolisticPruning(tf.keras.Model):
 
     Enderich, Timm, Burgard, "Holistic Filter Pruning for Efficient Deep Neural Networks", arXiv 2009.08169: after each
     forward pass the current parameters and multiplications are compared with separate targets, and gradient descent
-    shares the budget among the layers, by a penalty on what lies above the targets. Ours, a reconstruction: one gate
-    for each unit of a channel group, so that layers that are tied share it; it is open above a threshold, with a
-    gradient straight through; it multiplies the deployed kernels that read the unit (a scale before a sign does
-    nothing), for batch-normalised and other networks alike. BOPs and memory may be bounded, too. Gates start where a
-    criterion ranks their units, in all groups alike, so training departs from equal ratios. They have steps of their
-    own, apart from the optimiser of the weights: the gradient of the loss to them over its root mean square, averaged
-    over ten steps.
+    shares the budget among the layers. All else is ours, a reconstruction that may differ from theirs: one gate for
+    each unit of a channel group, so that layers that are tied share it; it is open above a threshold, with a gradient
+    straight through; it multiplies the deployed kernels that read the unit (a scale before a sign does nothing), for
+    batch-normalised and other networks alike. BOPs and memory may be bounded, too. Gates start where a criterion ranks
+    their units, in all groups alike, so training departs from equal ratios. They have steps of their own, apart from
+    the optimiser of the weights: the gradient of the loss to them over its root mean square, averaged over ten steps.
 
-    In place of a penalty that the user would have to tune stands its dual: the sum of all its steps so far is a
+    In place of a penalty with a factor to tune stands its dual: the sum of all its steps so far is a
     threshold for each gate, along the costs' gradient at the original model, and its size is found by bisection after
     every step, so that the costs of the open gates are as close below their targets of the moment as the order of the
     gates allows. (Along the gradient of the moment the first group to be cut would be cut ever further: what it loses
@@ -131,6 +130,7 @@ class HolisticPruning(tf.keras.Model):
         self._horizon = tf.Variable(1, dtype=tf.int64, trainable=False, name="learning_steps")
         self._frozen = tf.Variable(False, trainable=False, name="frozen")
         self._learned = tf.Variable(tf.ones(len(names)), trainable=False, name="learned_costs")
+        self.built = True  # all variables are there, so that checkpoints may be restored before the first call
 
     # -- training ---------------------------------------------------------------------------------
 
