@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,22 @@ def test_gated_is_masked(name: str) -> None:
     closed = gates.indicators().numpy() == 0
     assert np.abs(slope[closed]).max() > 0  # a closed gate can open again
     assert not slope[gates.free.numpy() == 0].any()
+
+
+def test_scale_is_taken_over_what_is_open() -> None:
+    model = tq.prune(network("dorefa_residual"), tq.make_plan(network("dorefa_residual"), 0.0, "latent_l1"))  # a copy
+    kernel = model.get_layer("inner").kernel
+    latent, widest = variable_value(kernel).copy(), 3
+    latent[..., widest] *= 20  # DoReFa divides by the largest |tanh w| of the layer: close the filter that holds it
+    getattr(kernel, "latent_variable", kernel).assign(latent)
+    graph = tq.ChannelGraph(model)
+    gates = gates_of(graph)
+    values = np.ones(graph.unit_count, np.float32)
+    values[(graph.group_of == graph["inner"].index) & (graph.slot_of == widest)] = 0
+    gates.values.assign(values)
+    plan = replace(tq.make_plan(model, 0.0, "latent_l1"), removed={"inner": (widest,)})
+    x, _ = fed(model)
+    np.testing.assert_allclose(GatedBuilder(graph, gates).build()(x), mask(model, plan)(x), rtol=1e-5, atol=1e-6)
 
 
 def test_last_unit_stays() -> None:
