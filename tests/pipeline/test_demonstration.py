@@ -49,7 +49,11 @@ def test_refused_before_training(arguments: list[str], said: str, tmp_path: Path
 def test_interrupted_and_continued(tmp_path: Path) -> None:
     """Ctrl-C in the first search: trials stay on disk, and the same command goes on with them."""
     command = [sys.executable, "-u", "-m", "tfqprune", "demo", *SMALL, "-o", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # A test run in the background ignores Ctrl-C, and would hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
