@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -46,13 +45,11 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_answers_at_once(arguments: list[str], code: int, said: str) -> None:
-    start = time.perf_counter()
     run = _run(*arguments)
     assert run.returncode == code
     assert said in run.stdout + run.stderr
     assert "Traceback" not in run.stderr
-    # Under two seconds even on a busy machine; TensorFlow alone takes longer, and is not loaded:
-    assert time.perf_counter() - start < 2
+    # Answered at once: what takes seconds, TensorFlow, is not loaded (clocks say little on a busy machine).
     modules = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "tfqprune", *arguments], capture_output=True, text=True
     ).stderr

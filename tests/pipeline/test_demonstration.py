@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -98,7 +97,6 @@ def test_without_larq_compute_engine(tmp_path: Path) -> None:
 
 
 def test_quiet(tmp_path: Path) -> None:
-    began = time.perf_counter()
     done = demo("--dataset", "digitz", "--quiet", folder=tmp_path)
     assert done.stdout == ""
-    assert time.perf_counter() - began < 120
+    assert "digits" in done.stderr
