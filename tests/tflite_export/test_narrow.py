@@ -84,11 +84,6 @@ def test_float16_halves_a_plain_model(net: Callable[..., Any], tmp_path: Path) -
     assert whole.notes == ()
 
 
-def test_int8_is_refused_where_it_would_miss_the_levels(net: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"q1.kernel has 2-bit weights, whose levels"):
-        te.export(net("plain", "2"), tmp_path / "x.tflite", "int8")
-
-
 def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"up to 65504 for float16. Received: 1e\+06"):
         te.export(_dense(np.full((80, 2), 1e6, np.float32)), tmp_path / "x.tflite", "float16")
