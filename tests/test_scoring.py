@@ -185,12 +185,20 @@ class TestBadRequests:
                 tq.score(model, criterion, (x, np.zeros((2, 1))))
 
     def test_labels_that_do_not_fit(self) -> None:
-        x = samples_for(network("float"))[0][0]
+        # A fresh model: one that another test compiled would use its own loss.
+        model = tf.keras.models.clone_model(network("float"))
+        x = samples_for(model)[0][0]
         with pytest.raises(DataError, match="from 0 to 9, for 4 classes"):
-            # A fresh model: one that another test compiled would use its own loss.
-            tq.score(tf.keras.models.clone_model(network("float")), "taylor", (x, np.arange(len(x)) % 10))
+            tq.score(model, "taylor", (x, np.arange(len(x)) % 10))
         with pytest.raises(DataError, match=r"labels of shape .*do not go together"):
-            tq.score(network("float"), "taylor", (x, np.zeros((len(x), 3))))
+            tq.score(model, "taylor", (x, np.zeros((len(x), 3))))
+
+    def test_labels_that_do_not_fit_the_compiled_loss(self) -> None:
+        model = tf.keras.models.clone_model(network("float"))
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        x = samples_for(model)[0][0]
+        with pytest.raises(DataError, match=r"labels of shape \(24, 3\) and output 'last' of shape \(24, 4\)"):
+            tq.score(model, "taylor", (x, np.zeros((len(x), 3))))
 
     def test_ratios_are_looked_at_before_scoring(self) -> None:
         def never(filters: np.ndarray) -> np.ndarray:
