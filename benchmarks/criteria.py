@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from baselines import accuracy, add_arguments, baseline, batches, fill_in, load_data
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
-from tfqprune import data, zoo
+from tfqprune import data
 
 import tensorflow as tf  # isort: skip
 from tfqprune.criteria import FlipFrequencyCallback, criterion_names
@@ -39,13 +40,8 @@ COMBINATION = {"reconstruction": 1.0, "fisher": 1.0}
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="digits and a few epochs, to show that it runs")
-    parser.add_argument("--dataset", help="default: cifar10 (digits with --quick)")
+    add_arguments(parser)
     parser.add_argument("--precisions", nargs="+", default=["binary", "2"])
-    parser.add_argument("--epochs", type=int, help="epochs of each baseline; default 80 (10)")
-    parser.add_argument("--finish", type=int, help="of these, the last ones in float32; default 5 (2)")
-    parser.add_argument("--learning-rate", type=float, default=0.01)
-    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.25, 0.5])
     parser.add_argument("--seeds", type=int, help="default 3 (2)")
     parser.add_argument("--criteria", nargs="+", help="default: all")
@@ -53,18 +49,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--split", choices=["validation", "test"], default="validation", help="what accuracy is taken on"
     )
-    parser.add_argument("--cache", type=Path, help="folder of baselines; default runs/criteria[_quick]")
     parser.add_argument("--output", type=Path, help="folder of results; default docs (the cache with --quick)")
     given = parser.parse_args()
+    fill_in(parser, given)
     quick = given.quick
-    given.dataset = given.dataset or ("digits" if quick else "cifar10")
-    given.epochs = given.epochs or (10 if quick else 80)
-    given.finish = given.finish or (2 if quick else 5)
     given.seeds = given.seeds or (2 if quick else 3)
-    given.cache = given.cache or Path("runs/criteria_quick" if quick else "runs/criteria")
     given.output = given.output or (given.cache if quick else Path("docs"))
-    if not 1 <= given.finish < given.epochs:
-        parser.error(f"--finish must be at least 1 and below --epochs ({given.epochs}); received {given.finish}.")
     return given
 
 
@@ -101,94 +91,7 @@ class Results:
         os.replace(part, self.path)
 
 
-# -- baselines ----------------------------------------------------------------------------------------------------
-
-
-def network(given: argparse.Namespace, precision: str, splits: data.DataSplits) -> tf.keras.Model:
-    name = "resnet_digits" if given.dataset == "digits" else "resnet20"
-    return zoo.build(
-        name,
-        precision=int(precision) if precision.isdigit() else precision,
-        input_shape=splits.input_shape,
-        classes=splits.num_classes,
-    )
-
-
-def batches(given: argparse.Namespace, part: data.Split, seed: int) -> tf.data.Dataset:
-    """Shuffled batches; natural images shifted by up to an eighth and mirrored."""
-    dataset = tf.data.Dataset.from_tensor_slices((part.x, part.y)).shuffle(len(part), seed=seed)
-    dataset = dataset.batch(given.batch_size, drop_remainder=len(part) > given.batch_size)
-    if given.dataset != "digits":
-        dataset = dataset.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.prefetch(tf.data.AUTOTUNE)
-
-
-def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    size = images.shape[1]
-    border = size // 8
-    images = tf.image.random_flip_left_right(images)
-    images = tf.pad(images, [[0, 0], [border, border], [border, border], [0, 0]], mode="REFLECT")
-    count = tf.shape(images)[0]
-    # one shift for a quarter of the batch each: cheaper than one for each image, and as good over many batches
-    parts = [
-        tf.image.random_crop(quarter, [tf.shape(quarter)[0], size, size, images.shape[-1]])
-        for quarter in tf.split(images, [count // 4, count // 4, count // 4, count - 3 * (count // 4)])
-    ]
-    return tf.ensure_shape(tf.concat(parts, 0), [None, size, size, images.shape[-1]]), labels
-
-
-def baseline(given: argparse.Namespace, precision: str, splits: data.DataSplits) -> tuple[tf.keras.Model, Any]:
-    """A trained network and the flips of its last epochs; from the cache, or trained (and resumed) there."""
-    folder = given.cache / f"{given.dataset}_{precision}_{given.epochs}"
-    folder.mkdir(parents=True, exist_ok=True)
-    final, flips = folder / "final.weights.h5", folder / "flips.npz"
-    model = network(given, precision, splits)
-    callback = FlipFrequencyCallback(every=10 if given.dataset != "digits" else 1)
-    if not final.exists():
-        first = given.epochs - given.finish
-        steps = len(batches(given, splits.train, 0))
-        schedule = tf.keras.optimizers.schedules.CosineDecay(given.learning_rate, steps * given.epochs)
-        tf.keras.utils.set_random_seed(0)
-        # bfloat16 halves the time of an epoch, but 1/3 is no bfloat16: the last epochs run in float32.
-        tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
-        try:
-            coarse = network(given, precision, splits)
-        finally:
-            tf.keras.mixed_precision.set_global_policy("float32")
-        coarse.compile(tf.keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", ["accuracy"])
-        held_out = tf.data.Dataset.from_tensor_slices((splits.validation.x, splits.validation.y)).batch(500)
-        coarse.fit(
-            batches(given, splits.train, 1),
-            epochs=first,
-            validation_data=held_out,
-            callbacks=[tf.keras.callbacks.BackupAndRestore(str(folder / "backup"))],
-            verbose=2,
-        )
-        model.set_weights(coarse.get_weights())
-        rate = float(schedule(steps * first))
-        tq.finetune(
-            model, batches(given, splits.train, 2), held_out, given.finish, learning_rate=rate, callbacks=[callback],
-            verbose=2,
-        )  # fmt: skip
-        arrays = {"/".join(key): value for key, value in callback.flips.items()}
-        np.savez(flips, looks=callback.looks, **arrays)
-        model.save_weights(final)
-    model.load_weights(final)
-    stored = np.load(flips)
-    callback.looks = int(stored["looks"])
-    callback.flips = {tuple(key.rsplit("/", 1)): stored[key] for key in stored.files if key != "looks"}
-    return model, callback
-
-
 # -- cuts ---------------------------------------------------------------------------------------------------------
-
-
-def accuracy(model: tf.keras.Model, part: data.Split) -> float:
-    right = 0
-    for start in range(0, len(part), 500):
-        answer = model(part.x[start : start + 500], training=False)
-        right += int((np.argmax(answer, axis=-1) == part.y[start : start + 500]).sum())
-    return right / len(part)
 
 
 def scopes(graph: tq.ChannelGraph) -> dict[str, list[str]]:
@@ -234,7 +137,7 @@ def measured(
 
 def main() -> None:
     given = arguments()
-    splits = data.load(given.dataset)
+    splits = load_data(given)
     names = given.criteria or criterion_names()
     settings = {key: getattr(given, key) for key in ("dataset", "epochs", "finish", "learning_rate", "batch_size")}
     suffix = "" if given.split == "validation" else "_test"
