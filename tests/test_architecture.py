@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("tfqprune/**/*.py"), *ROOT.glob("tflite_export/**/*.py")])
 MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in FILES}
 
-# Rooms of the ground floor stand on nothing but the errors.
+# Rooms of the ground floor stand on nothing but the errors and the bar that says how far they are.
 GROUND = {"precision", "report", "zoo", "data", "models", "samples", "losses", "budget"}
 # The rooms of tfqprune that know tflite_export: those that measure, and those that do the whole job.
 MEASURING = {"measuring", "budget", "compress", "pipeline", "cli"}
@@ -71,7 +71,7 @@ def test_no_circle_among_the_modules_of_a_room() -> None:
 
 @pytest.mark.parametrize("room", sorted(GROUND))
 def test_ground_floor(room: str) -> None:
-    assert _rooms()[room] <= {"errors"}
+    assert _rooms()[room] <= {"errors", "progress"}
 
 
 def test_export_stands_on_precision_alone() -> None:

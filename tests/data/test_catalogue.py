@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tfqprune import data
+from tfqprune.data import splits
 from tfqprune.errors import DataError
 
 
@@ -167,7 +168,7 @@ class TestWrittenSets:
 
     def test_too_large_for_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         name = self._write(tmp_path, {"train": 60, "test": 30})
-        monkeypatch.setattr(data, "_LARGEST", 90 * 6 * 6 * 3 * 4 - 1)
+        monkeypatch.setattr(splits, "_LARGEST", 90 * 6 * 6 * 3 * 4 - 1)
         with pytest.raises(DataError, match=r"fits in memory.*90 images.*limit"):
             data.load(name, data_dir=tmp_path)
         assert len(data.load(name, data_dir=tmp_path, limit=12).train) == 12
