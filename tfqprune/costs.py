@@ -68,7 +68,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class _Terms:
-    """One entry a weight: size = constant x kept[first] x kept[second]."""
+    """One entry a weight: size = constant x kept[first] x kept[second], where kept counts channels that stay.
+
+    ``first`` and ``second`` are rows of :attr:`CostModel.channels`; -1: no such axis.
+    """
 
     layer: np.ndarray
     constant: np.ndarray
@@ -132,14 +135,15 @@ class CostModel:
         self.terms = _Terms(*(np.asarray(column, dtype) for column, dtype in zip(columns, types, strict=True)))
         indptr = np.cumsum([0, *(len(row) for row in role_rows)])
         indices = np.concatenate(role_rows) if role_rows else np.empty(0, np.int64)
-        self._roles = csr_matrix((np.ones(len(indices)), indices, indptr), shape=(len(role_rows), graph.unit_count))
+        #: for each index set of channels that weights run along, which units it counts: [index sets, units]
+        self.channels = csr_matrix((np.ones(len(indices)), indices, indptr), shape=(len(role_rows), graph.unit_count))
 
     def sizes(self, alive: np.ndarray | None = None) -> np.ndarray:
         """Number of values of each weight when only the units in ``alive`` (bool [units]) stay."""
         if alive is None:
             alive = np.ones(self.graph.unit_count)
         # The last entry, 1, stands for "no further channel axis" (index -1).
-        kept = np.append(self._roles @ alive.astype(np.float64), 1.0)
+        kept = np.append(self.channels @ alive.astype(np.float64), 1.0)
         terms = self.terms
         return terms.constant * kept[terms.first] * kept[terms.second]
 

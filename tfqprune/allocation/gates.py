@@ -77,7 +77,7 @@ class GateCosts:
     """
 
     def __init__(self, model: CostModel, names: tuple[str, ...]) -> None:
-        terms, roles = model.terms, model._roles
+        terms, channels = model.terms, model.channels
         weights = {
             "params": terms.counted,
             "macs": terms.reuse,
@@ -86,9 +86,9 @@ class GateCosts:
         }
         self.names = names
         self._factors = tf.constant(np.array([terms.constant * weights[name] for name in names]), tf.float64)
-        self._units = tf.constant(roles.indices, tf.int32)
-        self._rows = tf.constant(np.repeat(np.arange(roles.shape[0]), np.diff(roles.indptr)), tf.int32)
-        self._count = roles.shape[0]
+        self._units = tf.constant(channels.indices, tf.int32)
+        self._rows = tf.constant(np.repeat(np.arange(channels.shape[0]), np.diff(channels.indptr)), tf.int32)
+        self._count = channels.shape[0]
         # The last entry, 1, stands for "no further channel axis" (index -1).
         self._first, self._second = (np.where(index < 0, self._count, index) for index in (terms.first, terms.second))
 
