@@ -7,7 +7,6 @@ built once, at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from tfqprune.plan import PruningPlan, fingerprint, removable, resolve_ratios
 from tfqprune.rebuild import Rebuilder, axes_of, values_of
 from tfqprune.samples import SAMPLES
 from tfqprune.scoring import choose_criterion, run_criterion
-from tfqprune.slim import SlimBuilder
+from tfqprune.slim import TrainedSlimBuilder
 
 Schedule = Callable[[Any], tuple[Any, Any]]
 
@@ -99,17 +98,6 @@ class _TrainingBuilder(Rebuilder):
 
     def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
         return values_of(record)
-
-
-class _LiveSlimBuilder(SlimBuilder):
-    """The slim model with the weights of the model that trains."""
-
-    def __init__(self, graph: ChannelGraph, alive: np.ndarray, live: dict[int, tf.keras.layers.Layer]) -> None:
-        super().__init__(graph, alive)
-        self._live = live
-
-    def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
-        return super().weights(replace(record, layer=self._live[id(record.layer)]), new)
 
 
 class GradualPruning(tf.keras.callbacks.Callback):
@@ -258,4 +246,4 @@ class GradualPruning(tf.keras.callbacks.Callback):
 
     def finish(self) -> tf.keras.Model:
         """The slim model with the weights as they are now; it computes what ``training_model`` computes."""
-        return _LiveSlimBuilder(self.graph, self.graph.alive(self.removed), self._builder.layers).build()
+        return TrainedSlimBuilder(self.graph, self.graph.alive(self.removed), self._builder.layers).build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,23 @@ class SlimBuilder(Rebuilder):
         position = next(index for index, own in enumerate(nested.inputs) if own is tensor)
         channels = self.graph.nested_inputs[id(nested)][position]
         return int(self.alive[channels.ids].sum()) if channels.axis == axis else size
+
+
+class TrainedSlimBuilder(SlimBuilder):
+    """The slim model with the weights of a copy of the model that trained in its original shape.
+
+    Args:
+        graph: the channel graph of the model.
+        alive: bool array over channel ids.
+        trained: the copy's layers, by the identity of the model's own.
+    """
+
+    def __init__(self, graph: ChannelGraph, alive: np.ndarray, trained: dict[int, tf.keras.layers.Layer]) -> None:
+        super().__init__(graph, alive)
+        self._trained = trained
+
+    def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
+        return super().weights(replace(record, layer=self._trained[id(record.layer)]), new)
 
 
 def prune(model: tf.keras.Model, plan: PruningPlan) -> tf.keras.Model:

@@ -155,7 +155,7 @@ def test_holds_the_budget_and_computes_what_was_trained(name: str) -> None:
     hfp = holistic(name, tq.Budget(params=0.6, macs=0.5))
     np.testing.assert_allclose(hfp(x), model(x), rtol=1e-5, atol=1e-6)  # all gates are open at first
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # it comes as far as the budget
+        warnings.filterwarnings("error", "Expected at least")  # it comes as far as the budget
         logs = hfp.fit(x, labels, batch_size=4, epochs=6, verbose=0).history  # 36 steps, 21 of them learn
     plan = hfp.plan()
     slim = hfp.finish()

@@ -23,6 +23,14 @@ from tfqprune.rebuild import Rebuilder, values_of
 
 #: of the search for the thresholds: gates are told apart down to a millionth of their range
 _HALVINGS = 20
+#: of soft gates that stand still, half a unit from their thresholds: their sigmoids are 0 and 1 to float32
+CLOSED_WIDTH = 1e-3
+
+
+def state(value: Any, name: str) -> tf.Variable:
+    """A variable that no optimiser touches and checkpoints hold; all replicas of a strategy have the same."""
+    only = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(value, trainable=False, name=name, aggregation=only)
 
 
 class Gates:
@@ -35,14 +43,17 @@ class Gates:
         graph: the channel graph of the model.
         free: bool [units]; the gates of the others are always open.
         values: start of the gates [units]; the thresholds start below them all.
+        soft: whether what reads a unit is multiplied by a sigmoid of the gate's height above its threshold over
+            its its ``width``, instead of by 1 or 0. Costs count open gates either way.
     """
 
-    def __init__(self, graph: ChannelGraph, free: np.ndarray, values: np.ndarray) -> None:
-        self.graph = graph
+    def __init__(self, graph: ChannelGraph, free: np.ndarray, values: np.ndarray, soft: bool = False) -> None:
+        self.graph, self.soft = graph, soft
         self.free = tf.constant(free.astype(np.float32))
-        self.values = tf.Variable(values.astype(np.float32), trainable=False, name="gates")
+        self.values = state(values.astype(np.float32), "gates")
         lowest = np.full(len(values), values.min() - 1, np.float32)
-        self.thresholds = tf.Variable(lowest, trainable=False, name="thresholds")
+        self.thresholds = state(lowest, "thresholds")
+        self.width = state(np.full(len(values), CLOSED_WIDTH, np.float32), "width")
         self._group = tf.constant(graph.group_of.astype(np.int32))
         self._groups = len(graph.groups)
 
@@ -50,6 +61,16 @@ class Gates:
         """1 for open and 0 for closed gates [units]; the gradient is that of the gates themselves."""
         values = tf.convert_to_tensor(self.values)
         return self.opened(values - self.thresholds) + self.free * (values - tf.stop_gradient(values))
+
+    def factors(self) -> tf.Tensor:
+        """What the kernels that read each unit are multiplied by [units]: the indicators, or soft ones."""
+        if not self.soft:
+            return self.indicators()
+        height = tf.convert_to_tensor(self.values) - self.thresholds
+        passed = tf.sigmoid(height / self.width)
+        # The last unit of a group stays open, however low its gate.
+        kept = (self.free == 0) | ((self.opened(height) > 0) & (height <= 0))
+        return tf.where(kept, tf.ones_like(passed), passed)
 
     def opened(self, height: tf.Tensor) -> tf.Tensor:
         """1 where a gate that high above its threshold is open, 0 elsewhere [units]; without a gradient."""
@@ -151,11 +172,10 @@ class GatedQuantizer:
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
         latent = tf.convert_to_tensor(inputs)
-        indicators = self.gates.indicators()
         values = self.quantizer(latent)
         if self.wide:
-            values = self._on_open(latent, values, tf.stop_gradient(indicators))
-        return gated(values, indicators, self.read)
+            values = self._on_open(latent, values, tf.stop_gradient(self.gates.indicators()))
+        return gated(values, self.gates.factors(), self.read)
 
     def _on_open(self, latent: tf.Tensor, full: tf.Tensor, opened: tf.Tensor) -> tf.Tensor:
         """Quantised over what is open; the rest as it is quantised among all, so that its gates have a gradient."""
@@ -175,12 +195,12 @@ class GatedQuantizer:
         return tf.where(all_open > 0, part, full)
 
 
-def gated(values: tf.Tensor, indicators: tf.Tensor, axes: dict[int, np.ndarray]) -> tf.Tensor:
-    """Values times the indicators of the units along some of their axes (negative: from the end)."""
+def gated(values: tf.Tensor, factors: tf.Tensor, axes: dict[int, np.ndarray]) -> tf.Tensor:
+    """Values times the factors of the units along some of their axes (negative: from the end)."""
     for axis, units in axes.items():
         shape = [1] * values.shape.rank
         shape[axis] = -1
-        values = values * tf.reshape(tf.cast(tf.gather(indicators, units), values.dtype), shape)
+        values = values * tf.reshape(tf.cast(tf.gather(factors, units), values.dtype), shape)
     return values
 
 
@@ -247,10 +267,10 @@ def _read_through(layer: tf.keras.layers.Layer, gates: Gates, through: dict[str,
     @functools.wraps(inner)
     @tf.autograph.experimental.do_not_convert
     def call(*args: Any, **kwargs: Any) -> Any:
-        own, indicators = layer.__dict__, gates.indicators()
+        own, factors = layer.__dict__, gates.factors()
         kernels = {weight: own[weight] for weight in through}
         # Past Keras's attribute tracking, which would take the variables for gone.
-        own.update({weight: gated(kernels[weight] * 1, indicators, axes) for weight, axes in through.items()})
+        own.update({weight: gated(kernels[weight] * 1, factors, axes) for weight, axes in through.items()})
         try:
             return inner(*args, **kwargs)
         finally:

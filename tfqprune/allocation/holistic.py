@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.allocation.gates import GateCosts, GatedBuilder, Gates, thresholds_on
+from tfqprune.allocation.conductor import Conductor
+from tfqprune.allocation.gates import CLOSED_WIDTH, GateCosts, GatedBuilder, Gates, state, thresholds_on
+from tfqprune.allocation.landing import binding, land
+from tfqprune.allocation.scales import UnitScales
 from tfqprune.budget import Budget, format_cost
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import BudgetError, DataError, EvaluationError, PlanError
+from tfqprune.errors import BudgetError, PlanError
 from tfqprune.fitting import Bounds, Fitter
-from tfqprune.layers import LayerRecord
-from tfqprune.plan import PruningPlan, fingerprint
+from tfqprune.plan import PruningPlan
 from tfqprune.scoring import score_graph
-from tfqprune.slim import SlimBuilder
+from tfqprune.slim import TrainedSlimBuilder
 
 _RAMP = 0.8  # share of the learning steps over which the target falls from the original cost to the budget
 _TRAVEL = 1.0  # how far a gate moves over all learning steps under a steady gradient of 1
@@ -26,6 +27,10 @@ _MEMORY = 0.9  # of running means
 _LEAST_PUSH = 0.05  # on a unit that hardly costs anything, in root mean squares over all units
 _FAR = 0.1  # of the way to the budget: more than this left is worth a warning
 _ENOUGH = 20  # steps: fewer say little of the gates' gradients
+_HELD = 0.05  # below its target: a cost that ends further below because another binds is worth a warning
+_WIDTHS = (0.3, 0.01)  # of soft gates, at the first and the last learning step
+_GATES = ("hard", "soft")
+_VALUES = ("own", "scales")
 
 
 class HolisticPruning(tf.keras.Model):
@@ -44,6 +49,7 @@ class HolisticPruning(tf.keras.Model):
     batch-normalised and other networks alike. BOPs and memory may be bounded, too. Gates start where a criterion ranks
     their units, in all groups alike, so training departs from equal ratios. They have steps of their own, apart from
     the optimiser of the weights: the gradient of the loss to them over its root mean square, averaged over ten steps.
+    ``values="scales"`` and ``gate="soft"`` are the alternatives that docs/holistic.md measures.
 
     In place of a penalty with a factor to tune stands its dual: the sum of all its steps so far is a
     threshold for each gate, along the costs' gradient at the original model, and its size is found by bisection after
@@ -52,12 +58,14 @@ class HolisticPruning(tf.keras.Model):
     makes its neighbours cheaper.) The targets fall in a straight line from the original costs to the budget. Of several
     costs the one that binds leads.
 
-    After ``share`` of all steps whole units are fitted onto the budget, ranked by their gates; from then on gates stand
-    still, and the weights go on with what is left. Logs hold the share that is left of each bounded cost
+    After ``share`` of all steps whole units are fitted onto the budget, ranked by their gates, and a few exchanged
+    between groups where a cost would end more than 1 % below its target; from then on gates stand still, and the
+    weights go on with what is left. Logs hold the share that is left of each bounded cost
     (``params``) and its target at the time (``params_target``), so progress bar and TensorBoard show them.
 
     Weights can be saved and restored, the state of the gates with them (``BackupAndRestore`` resumes); the whole cannot
-    be saved as a model: save what :meth:`finish` returns.
+    be saved as a model: save what :meth:`finish` returns. Under a ``tf.distribute`` strategy, construct and compile it
+    in the strategy's scope.
 
     Args:
         model: a functional or sequential tf_keras model; it stays as it is.
@@ -69,6 +77,12 @@ class HolisticPruning(tf.keras.Model):
         minimum: the least ratio, one or by group or member layer name.
         maximum: the largest ratio, likewise; None: all but one unit.
         exclude: groups or layers that stay whole.
+        scores: scores that exist already, instead of ``criterion``.
+        start: a plan for the model; gates start so that thresholds meet its units first, in all groups at once.
+        values: ``"own"``: gates are numbers of their own; ``"scales"``: they are the mean |gamma| of the batch norms
+            that a unit passes, relative to its group at the start, and the optimiser of the weights moves them.
+        gate: ``"hard"``: what reads a unit is multiplied by 1 or 0, with a gradient straight through; ``"soft"``: by a
+            sigmoid that narrows to a step while gates are learned.
 
     Attributes:
         network: the copy of the model that trains.
@@ -77,7 +91,8 @@ class HolisticPruning(tf.keras.Model):
         ModelTypeError: no graph model.
         BudgetError: the budget is above the original, cannot be met, or has to be measured.
         PlanError: nothing can be pruned; a layer that takes statistics over channels (a layer norm); names, bounds,
-            ``align`` or ``share`` that make no sense.
+            ``align``, ``share``, ``values`` or ``gate`` that make no sense; a start made for another model; scales that
+            are asked for where there are none.
         CriterionError: an unknown criterion, or one that needs data, without data.
     """
 
@@ -93,16 +108,27 @@ class HolisticPruning(tf.keras.Model):
         minimum: Bounds = 0.0,
         maximum: Bounds | None = None,
         exclude: Iterable[str] = (),
+        scores: Mapping[str, np.ndarray] | None = None,
+        start: PruningPlan | None = None,
+        values: str = "own",
+        gate: str = "hard",
     ) -> None:
         super().__init__(name=f"{getattr(model, 'name', 'model')}_holistic")
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise PlanError(f"Expected a share of the training steps above 0 and at most 1. Received: {share!r}.")
+        for name, value, known in (("values", values, _VALUES), ("gate", gate, _GATES)):
+            if value not in known:
+                raise PlanError(f"Expected {name} to be one of {', '.join(known)}. Received: {value!r}.")
+        if start is not None and values == "scales":
+            raise PlanError("Expected values='own' beside a start. Received: values='scales', which start as they are.")
         self.graph = ChannelGraph(model)
         if not self.graph.prunable:
             whole = "; ".join(f"{group.name!r}: {group.frozen}" for group in self.graph.groups)
             raise PlanError(
                 f"Expected a model with groups that can be pruned. Received: none ({whole or 'no groups'})."
             )
+        if start is not None:
+            start.check(self.graph)
         self._budget, self._share = _counted(budget), float(share)
         limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": tuple(exclude)}
         flat = {group.name: np.zeros(group.size) for group in self.graph.groups}
@@ -115,21 +141,26 @@ class HolisticPruning(tf.keras.Model):
         self._original = np.array([first.limits.original[name] for name in names])
         self._limits = np.array([first.limits.limits[name] for name in names])
         free = np.isin(self.graph.group_of, [group.index for group in first.groups])
-        scores = score_graph(self.graph, criterion, data)
-        self._gates = Gates(self.graph, free, np.zeros(self.graph.unit_count))
+        if scores is None:
+            scores = score_graph(self.graph, criterion, data)
+        self._fitter_of(scores)  # given scores that do not fit are refused
+        self._gates = Gates(self.graph, free, np.zeros(self.graph.unit_count), gate == "soft")
         self._pushes = self._gates.unit(self._gradients())
-        even = tf.fill([len(names)], 1 / len(names))
-        self._gates.values.assign(self._direction(even) * _ranked(self.graph, scores))
+        even = np.full(len(names), 1 / len(names), np.float32)
+        self._even = self._direction(tf.constant(even))
         self._builder = GatedBuilder(self.graph, self._gates)
         self.network = self._builder.build()
-        # Non-trainable: the optimiser of the weights leaves them alone, checkpoints hold them.
+        self._scales = UnitScales(self.graph, self._builder.layers, free) if values == "scales" else None
+        ranks = _ranked(self.graph, scores, start) if self._scales is None else self._scales()
+        self._gates.values.assign(self._even * ranks)
         self._values, self._thresholds = self._gates.values, self._gates.thresholds
-        self._mean = tf.Variable(tf.zeros_like(self._values), trainable=False, name="gate_gradients")
-        self._weights = tf.Variable(even, trainable=False, name="cost_weights")
-        self._clock = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps")
-        self._horizon = tf.Variable(1, dtype=tf.int64, trainable=False, name="learning_steps")
-        self._frozen = tf.Variable(False, trainable=False, name="frozen")
-        self._learned = tf.Variable(tf.ones(len(names)), trainable=False, name="learned_costs")
+        self._thresholds.assign(tf.fill([self.graph.unit_count], tf.reduce_min(self._values) - 1))
+        self._mean = state(tf.zeros_like(self._values), "gate_gradients")
+        self._weights = state(even, "cost_weights")
+        self._clock = state(tf.constant(0, tf.int64), "steps")
+        self._horizon = state(tf.constant(1, tf.int64), "learning_steps")
+        self._frozen = state(False, "frozen")
+        self._learned = state(tf.ones(len(names)), "learned_costs")
         self.built = True  # all variables are there, so that checkpoints may be restored before the first call
 
     # -- training ---------------------------------------------------------------------------------
@@ -153,7 +184,7 @@ class HolisticPruning(tf.keras.Model):
             DataError: the number of steps in an epoch cannot be known.
             EvaluationError: the loss is no longer a number; weights and gates are those of the last good epoch.
         """
-        own = [*(callbacks or ()), _Conductor()]
+        own = [*(callbacks or ()), Conductor()]
         return super().fit(x, y, batch_size, epochs, verbose, own, **options)
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -164,8 +195,23 @@ class HolisticPruning(tf.keras.Model):
             loss = self.compute_loss(x, y, predicted, weight)
         variables = self.network.trainable_variables
         *gradients, pull = tape.gradient(loss, [*variables, self._values])
+        if self._scales is not None:
+            gradients = self._with_scales(gradients, variables, pull)
         self.optimizer.apply_gradients(zip(gradients, variables))
+        if tf.distribute.has_strategy():
+            # Each replica holds its share of the loss; their gates take the same steps.
+            pull = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, pull)
         return {**self.compute_metrics(x, y, predicted, weight), **self._steer(pull)}
+
+    def _with_scales(self, gradients: list[Any], variables: list[Any], pull: tf.Tensor) -> list[Any]:
+        """Gradients with what the gates' own gradients add to the scales that they stand for."""
+        assert self._scales is not None
+        moving = tf.cast(~tf.convert_to_tensor(self._frozen), pull.dtype) * self._even
+        extra = {id(v): g for v, g in zip(self._scales.variables, self._scales.gradients(pull * moving))}
+        return [
+            gradient + extra[id(variable)] if gradient is not None and id(variable) in extra else gradient
+            for gradient, variable in zip(gradients, variables)
+        ]
 
     def _steer(self, pull: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step of the gates, and of the thresholds that hold the costs to their targets.
@@ -182,7 +228,10 @@ class HolisticPruning(tf.keras.Model):
 
         learning = (self._clock < self._horizon) & ~self._frozen & tf.reduce_all(tf.math.is_finite(pull))
         mean = _MEMORY * self._mean + (1 - _MEMORY) * gates.unit(pull)
-        values = self._values - _TRAVEL / tf.cast(self._horizon, tf.float32) * mean
+        if self._scales is None:
+            values = self._values - _TRAVEL / tf.cast(self._horizon, tf.float32) * mean
+        else:
+            values = self._even * self._scales()
         load = tf.stack(shares) / tf.cast(target, tf.float32)
         weights = _MEMORY * self._weights + (1 - _MEMORY) * tf.one_hot(tf.argmax(load), len(shares))
         thresholds = thresholds_on(gates, values, costs, following * self._original, self._direction(weights))
@@ -190,6 +239,8 @@ class HolisticPruning(tf.keras.Model):
             (self._mean, mean), (self._values, values), (self._weights, weights), (self._thresholds, thresholds)
         ):  # fmt: skip
             variable.assign(tf.where(learning, value, variable))
+        if gates.soft:
+            gates.width.assign(tf.where(learning, self._width(self._clock), gates.width))
         self._clock.assign_add(1)
         logs = {}
         for index, name in enumerate(costs.names):
@@ -207,6 +258,12 @@ class HolisticPruning(tf.keras.Model):
         """The costs' gradients in one, by how much each cost counts [units]."""
         return tf.maximum(tf.linalg.matvec(self._pushes, weights, transpose_a=True), _LEAST_PUSH)
 
+    def _width(self, clock: tf.Tensor) -> tf.Tensor:
+        """Over which height soft gates open after so many steps [units]."""
+        part = tf.cast(clock, tf.float32) / tf.cast(self._horizon, tf.float32)
+        first, last = _WIDTHS
+        return self._even * first * (last / first) ** part
+
     def _target(self, clock: tf.Tensor) -> tf.Tensor:
         """The share of each cost that may be left after so many steps, float64."""
         part = tf.math.minimum(
@@ -216,6 +273,22 @@ class HolisticPruning(tf.keras.Model):
         return 1 + way * tf.where(self._frozen, tf.ones_like(part), part)
 
     # -- the outcome ------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Training steps so far."""
+        return int(self._clock.numpy())
+
+    @property
+    def learned(self) -> bool:
+        """Whether the steps that learn the gates are done."""
+        return self.steps >= int(self._horizon.numpy())
+
+    def begin(self, steps: int) -> None:
+        """Says how many steps there will be in all; ``fit`` does so by itself."""
+        self._horizon.assign(max(int(self._share * steps), 1))
+        if self._gates.soft and not self.frozen:
+            self._gates.width.assign(self._width(tf.convert_to_tensor(self._clock)))
 
     @property
     def frozen(self) -> bool:
@@ -229,12 +302,14 @@ class HolisticPruning(tf.keras.Model):
         """
         if self.frozen:
             return
-        alive = self.graph.alive_units(self._removed())
+        fitter = self._fitter_of(self._ranks())
+        counts = self._landed(fitter)
+        alive = fitter.alive_units(counts)
         shares = self._costs(self._gates.indicators()).numpy() / self._original
         self._learned.assign(shares)
         way = 1 - self._limits / self._original
         left = np.divide(shares - (1 - way), way, out=np.zeros_like(way), where=way > 0)
-        steps = int(self._clock.numpy())
+        steps = self.steps
         if left.max() > _FAR or steps < _ENOUGH:
             reached = ", ".join(
                 f"{format_cost(name, share * whole)} (budget: {format_cost(name, limit)})"
@@ -246,35 +321,55 @@ class HolisticPruning(tf.keras.Model):
                 "training. Train for more epochs.",
                 stacklevel=2,
             )
+        self._warn_of_held_costs(fitter, counts)
         self._values.assign(alive.astype(np.float32))
+        self._gates.width.assign(np.full(len(alive), CLOSED_WIDTH, np.float32))
         self._thresholds.assign(np.full(len(alive), 0.5, np.float32))
         self._frozen.assign(True)
+
+    def _warn_of_held_costs(self, fitter: Fitter, counts: Mapping[str, int]) -> None:
+        costs, held = fitter.counted(counts), binding(fitter, counts)
+        limits = fitter.limits.limits
+        short = [name for name in limits if name not in held and costs[name] < (1 - _HELD) * limits[name]]
+        if held and short:
+            ends = "; ".join(
+                f"{name} ends at {format_cost(name, costs[name])} (budget: {format_cost(name, limits[name])})"
+                for name in short
+            )
+            warnings.warn(
+                f"Expected targets that can be reached together. Received: {', '.join(held)} binds, and {ends}. The "
+                f"plan holds the budget. Allow more {' and '.join(held)}, or ask for less {' and '.join(short)}.",
+                stacklevel=4,
+            )
 
     def plan(self) -> PruningPlan:
         """A plan for the original model that holds the budget, as large as whole units allow.
 
+        Its notes say what was ``learned`` (shares that the gates had left before whole units were fitted), which costs
+        are ``binding``, and after how many ``steps``. Its ratios are a start for other allocators:
+        ``RatioTuner(..., starts=[hfp.plan().ratios])``.
+
         Raises:
             PlanError: before any training.
         """
-        steps = int(self._clock.numpy())
-        if not steps:
+        if not self.steps:
             raise PlanError(
                 "Expected a plan to be asked for after training. Received: a fit of 0 steps. Call fit first."
             )
-        removed = self._removed()
-        sizes = {group.name: group.size for group in self.graph.groups}
-        costs = self._fitter_of(self._ranks()).meter.model.totals(self.graph.alive_units(removed))
+        fitter = self._fitter_of(self._ranks())
+        counts = self._landed(fitter)
         learned = (
             self._learned.numpy() if self.frozen else self._costs(self._gates.indicators()).numpy() / self._original
         )
         notes = {
             "allocator": "holistic",
             "budget": self._budget.as_dict(),
-            "costs": costs,
+            "binding": binding(fitter, counts),
+            "costs": fitter.counted(counts),
             "learned": {name: float(share) for name, share in zip(self._costs.names, learned)},
-            "steps": steps,
+            "steps": self.steps,
         }
-        return PruningPlan(removed, sizes, fingerprint(self.graph), "holistic", notes)
+        return fitter.plan(counts, "holistic", notes)
 
     def finish(self) -> tf.keras.Model:
         """The slim model of the plan, with the trained weights; an uncompiled model like the original.
@@ -283,23 +378,13 @@ class HolisticPruning(tf.keras.Model):
             PlanError: before any training.
         """
         alive = self.graph.alive(self.plan().removed)
-        return _TrainedSlimBuilder(self.graph, alive, self._builder.layers).build()
+        return TrainedSlimBuilder(self.graph, alive, self._builder.layers).build()
 
-    def _removed(self) -> dict[str, tuple[int, ...]]:
-        """The slots that go: the closed ones where gates stand still, else fitted onto the budget."""
-        if not self.frozen:
-            closed = self._closed()
-            ratios = {name: len(slots) / self.graph[name].size for name, slots in closed.items()}
-            fitter = self._fitter_of(self._ranks())
-            return fitter.removed(fitter.project(ratios).counts)
-        return {name: slots for name, slots in self._closed().items() if slots}
-
-    def _closed(self) -> dict[str, tuple[int, ...]]:
-        opened = self._gates.indicators().numpy() > 0
-        return {
-            group.name: tuple(np.flatnonzero(~opened[_units(self.graph, group.index)]).tolist())
-            for group in self.graph.groups
-        }
+    def _landed(self, fitter: Fitter) -> dict[str, int]:
+        """How many units go, by group: the closed ones where gates stand still, else fitted onto the budget."""
+        closed = self._gates.indicators().numpy() == 0
+        counts = {name: int(closed[_units(self.graph, self.graph[name].index)].sum()) for name in fitter.names}
+        return counts if self.frozen else land(fitter, fitter.project(fitter.ratios(counts)).counts)
 
     def _ranks(self) -> dict[str, np.ndarray]:
         """Rank of each unit by the height of its gate; equal gates by what the loss would have of them."""
@@ -310,51 +395,6 @@ class HolisticPruning(tf.keras.Model):
             order = np.lexsort((wanted[units], heights[units]))
             ranks[group.name] = np.argsort(order).astype(np.float64)
         return ranks
-
-
-class _Conductor(tf.keras.callbacks.Callback):
-    """Tells the gates how long they have, freezes them in time, and stops at a loss that is no number."""
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        steps = self.params.get("steps")
-        if not steps:
-            raise DataError(
-                "Expected data with a known number of steps in an epoch, so that the budget is reached in time. "
-                "Received: data of unknown length. Give steps_per_epoch."
-            )
-        learning = self.model._share * steps * self.params["epochs"]
-        self.model._horizon.assign(max(int(learning), 1))
-        self._good = self.model.get_weights()
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
-            self.model.set_weights(self._good)
-            raise EvaluationError(
-                f"Expected a loss that is a number. Received: {loss} in batch {batch}. Weights and gates are back at "
-                "the end of the last good epoch. Try a lower learning rate, and look for values in the data that are "
-                "not finite."
-            )
-        if self.model._clock.numpy() >= self.model._horizon.numpy():
-            self.model.freeze()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._good = self.model.get_weights()
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self.model._clock.numpy():
-            self.model.freeze()
-
-
-class _TrainedSlimBuilder(SlimBuilder):
-    """The slim model with the weights of the model that trained."""
-
-    def __init__(self, graph: ChannelGraph, alive: np.ndarray, trained: dict[int, tf.keras.layers.Layer]) -> None:
-        super().__init__(graph, alive)
-        self._trained = trained
-
-    def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
-        return super().weights(replace(record, layer=self._trained[id(record.layer)]), new)
 
 
 def _counted(budget: Budget) -> Budget:
@@ -382,10 +422,19 @@ def _units(graph: ChannelGraph, index: int) -> np.ndarray:
     return mine[np.argsort(graph.slot_of[mine])]
 
 
-def _ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Numbers between 0 and 1 over the units [units], in each group by the rank of its scores."""
+def _ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray], start: PruningPlan | None) -> np.ndarray:
+    """Numbers between 0 and 1 over the units [units], in each group by the rank of its scores.
+
+    With a start, what it removes lies below one half and what it keeps above, each by its scores.
+    """
     values = np.full(graph.unit_count, 1.0, np.float32)
     for group in graph.prunable:
         order = np.argsort(scores[group.name], kind="stable")
-        values[_units(graph, group.index)[order]] = (np.arange(group.size) + 0.5) / group.size
+        parts = [(order, 0.0, 1.0)]
+        if start is not None:
+            gone = np.isin(order, start.removed.get(group.name, ()))
+            parts = [(order[gone], 0.0, 0.5), (order[~gone], 0.5, 0.5)]
+        for slots, low, height in parts:
+            ranks = (np.arange(len(slots)) + 0.5) / max(len(slots), 1)
+            values[_units(graph, group.index)[slots]] = low + height * ranks
     return values
