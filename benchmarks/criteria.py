@@ -45,6 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.25, 0.5])
     parser.add_argument("--seeds", type=int, help="default 3 (2)")
     parser.add_argument("--criteria", nargs="+", help="default: all")
+    parser.add_argument("--baselines-only", action="store_true", help="train the baselines into the cache, and end")
     parser.add_argument("--no-finetuning", action="store_true", help="leave the last stage for a later run")
     parser.add_argument(
         "--split", choices=["validation", "test"], default="validation", help="what accuracy is taken on"
@@ -138,6 +139,10 @@ def measured(
 def main() -> None:
     given = arguments()
     splits = load_data(given)
+    if given.baselines_only:
+        for precision in given.precisions:
+            baseline(given, precision, splits)
+        return
     names = given.criteria or criterion_names()
     settings = {key: getattr(given, key) for key in ("dataset", "epochs", "finish", "learning_rate", "batch_size")}
     suffix = "" if given.split == "validation" else "_test"
