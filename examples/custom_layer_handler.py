@@ -2,8 +2,8 @@
 
     python examples/custom_layer_handler.py [--quick] [--output runs/custom_layer]
 
-Squeeze-and-excite in one layer has weights along its channels. Without a handler nobody can know which, so what feeds it
-stays whole, and the graph says so. Two methods tell. Nothing is trained or downloaded; both forms are the same.
+Squeeze-and-excite in one layer has weights along its channels. Without a handler nobody can know which, so what feeds
+it stays whole, and the graph says so. One method tells. Nothing is trained or downloaded; both forms are the same.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python examples/dorefa_fashion_mnist.py [--quick] [--output runs/dorefa_fashion]
 
-``tq.compress`` does all of this in one call; here every step stands by itself. Fashion-MNIST is downloaded by TensorFlow
-Datasets. The quick form takes the digits of scikit-learn.
+``tq.compress`` does all of this in one call; here every step stands by itself. Fashion-MNIST is downloaded by
+TensorFlow Datasets. The quick form takes the digits of scikit-learn.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ The phone needs USB debugging, this machine needs adb and the runtime's own tool
     TFLITE_BENCHMARK_MODEL=android_aarch64_benchmark_model      for LiteRT
     LCE_BENCHMARK_MODEL=lce_benchmark_model_android_arm64       for Larq Compute Engine
 
-Where one of them is missing, the example says which and measures here instead. Nothing is trained: speed does not depend
-on what a network has learned.
+Where one of them is missing, the example says which and measures here instead. Nothing is trained: speed does not
+depend on what a network has learned.
 """
 
 from __future__ import annotations
