@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tfqprune.cli.frame import app, main
+from tfqprune.cli.application import app, main
 
 __all__ = ["app", "main"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tfqprune.cli.amounts import parse_budget
+from tfqprune.cli.session import Outcome, Session
+
 
 def demo(
+    session: Session,
     dataset: Annotated[
         str, typer.Option(help='"digits" (shipped with scikit-learn), or a name of TensorFlow Datasets.')
     ] = "digits",
@@ -29,20 +34,18 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same plans on the same machine.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an earlier run in the output folder.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-) -> None:
+) -> Outcome:
     """Train a binary and a 2-bit network, prune, export and measure both, and write a report.
 
     Interrupted with Ctrl-C, the same command goes on where it stopped.
     """
-    from tfqprune.cli.quiet import load_tensorflow
-
-    load_tensorflow()
+    share = parse_budget([f"memory={memory}"]).as_dict()["memory"]
+    session.load_tensorflow()
     from tfqprune.pipeline.demonstration import DemoSettings, demonstrate
 
     settings = DemoSettings(
         dataset=dataset,
-        budget=_amount(memory),
+        budget=share,
         epochs=epochs,
         finetune_epochs=finetune_epochs,
         trials=trials,
@@ -51,12 +54,16 @@ def demo(
         limit=limit,
         seed=seed,
     )
-    demonstrate(settings, output_dir=output, data_dir=data_dir, overwrite=overwrite, verbose=0 if quiet else 1)
-
-
-def _amount(text: str) -> float | str:
-    """A share where the text is a plain number, else a text with a unit."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    results = demonstrate(
+        settings, output_dir=output, data_dir=data_dir, overwrite=overwrite, verbose=session.verbosity
+    )
+    folder = next(iter(results.values())).output_dir.parents[1]
+    session.save_settings(folder / "settings.toml")
+    return Outcome(
+        {
+            "networks": {
+                name: [asdict(variant.row) for variant in result.variants] for name, result in results.items()
+            },
+            "output": str(folder),
+        }
+    )

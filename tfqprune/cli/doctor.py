@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 import sys
-from typing import Annotated
 
-import typer
+from tfqprune.cli.session import Outcome, Session
 
 _PACKAGES = (
     "tfqprune",
@@ -62,26 +60,28 @@ _TRIALS = {
 }
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-) -> None:
+def doctor(session: Session) -> Outcome:
     """Show versions, and try what works on this machine. Exit code 1 if something does not."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from rich.text import Text
+
+    from tfqprune.progress import track
+    from tfqprune.report import tables
 
     findings: dict[str, str | None] = {}
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("trying", total=len(_TRIALS))
-        for name in _TRIALS:
-            progress.update(task, description=name)
-            findings[name] = _try(_TRIALS[name][0])
-            progress.advance(task)
-    if as_json:
-        typer.echo(json.dumps({"machine": machine(), "versions": versions(), "works": findings}, indent=2))
-    else:
-        _print(findings)
-    if any(findings.values()):
-        raise typer.Exit(1)
+    for name in track(_TRIALS, "trying what works here"):
+        findings[name] = _try(_TRIALS[name][0])
+    installed = {name: found or "not installed" for name, found in versions().items()}
+    rows = {name: "works" if not error else f"does not work: {error}" for name, error in findings.items()}
+    return Outcome(
+        {"machine": machine(), "versions": versions(), "works": findings},
+        [
+            tables.pairs_table("Machine", machine()),
+            tables.pairs_table("Versions", installed),
+            tables.pairs_table("Tried here", rows),
+            *(Text(f"{name}: {_TRIALS[name][1]}.", style="yellow") for name, error in findings.items() if error),
+        ],
+        1 if any(findings.values()) else 0,
+    )
 
 
 def machine() -> dict[str, str]:
@@ -125,19 +125,3 @@ def _try(program: str) -> str | None:
         return f"the process was ended by signal {-run.returncode}"
     lines = [line for line in run.stderr.splitlines() if line.strip()]
     return lines[-1] if lines else f"exit code {run.returncode}"
-
-
-def _print(findings: dict[str, str | None]) -> None:
-    from rich.console import Console
-
-    from tfqprune.report import tables
-
-    console = Console()
-    console.print(tables.pairs_table("Machine", machine()))
-    installed = {name: found or "not installed" for name, found in versions().items()}
-    console.print(tables.pairs_table("Versions", installed))
-    rows = {name: "works" if not error else f"does not work: {error}" for name, error in findings.items()}
-    console.print(tables.pairs_table("Tried here", rows))
-    for name, error in findings.items():
-        if error:
-            console.print(f"{name}: {_TRIALS[name][1]}.", style="yellow", highlight=False)

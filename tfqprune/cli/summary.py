@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from tfqprune.cli import options as opt
+from tfqprune.cli.inputs import open_model, require_model
+from tfqprune.cli.session import Outcome, Session
 
 if TYPE_CHECKING:
     from tfqprune.channels import ChannelGraph
-    from tfqprune.costs import Cost
 
 
-def summary(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras or .h5 file, or a SavedModel folder.")],
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Load Lambda layers and unknown modules: runs code from the file.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-) -> None:
+def summary(session: Session, model: opt.Model, trust: opt.Trust = False) -> Outcome:
     """Show parameters, MACs, BOPs and memory of MODEL, and its channel groups."""
-    from tfqprune.cli.quiet import load_tensorflow
-    from tfqprune.errors import ModelLoadError
-
-    if not model.exists():  # before TensorFlow is loaded
-        raise ModelLoadError(f"Expected a Keras model. Received: '{model}', which does not exist.")
-    load_tensorflow()
+    require_model(model)
+    loaded = open_model(session, model, trust)
     from tfqprune.channels import ChannelGraph
     from tfqprune.costs import cost
-    from tfqprune.loading import load_model
+    from tfqprune.report import tables
 
-    loaded = load_model(model, trust=trust)
-    total, graph = cost(loaded), ChannelGraph(loaded)
-    if as_json:
-        typer.echo(json.dumps({"model": loaded.name, "cost": asdict(total), "groups": _groups(graph)}, indent=2))
-    else:
-        _print(loaded.name, total, graph)
+    with session.working("tracing channels"):
+        total, graph = cost(loaded), ChannelGraph(loaded)
+    groups = _groups(graph)
+    return Outcome(
+        {"model": loaded.name, "cost": asdict(total), "groups": groups},
+        [
+            tables.cost_table(loaded.name, [asdict(layer) for layer in total.layers], total.as_dict()),
+            tables.group_table(groups),
+        ],
+    )
 
 
 def _groups(graph: ChannelGraph) -> list[dict[str, object]]:
@@ -45,13 +38,3 @@ def _groups(graph: ChannelGraph) -> list[dict[str, object]]:
         {"name": group.name, "units": group.size, "layers": list(group.layers), "frozen": group.frozen}
         for group in graph.groups
     ]
-
-
-def _print(name: str, total: Cost, graph: ChannelGraph) -> None:
-    from rich.console import Console
-
-    from tfqprune.report import tables
-
-    console = Console()
-    console.print(tables.cost_table(name, [asdict(layer) for layer in total.layers], total.as_dict()))
-    console.print(tables.group_table(_groups(graph)))

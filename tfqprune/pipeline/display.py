@@ -52,6 +52,16 @@ class Display:
         """Keras callbacks that show a training."""
         return [EpochBar(description, self.console)] if self.verbose else []
 
+    @contextmanager
+    def training(self, description: str) -> Iterator[list[tf.keras.callbacks.Callback]]:
+        """The same callbacks, whose bar is taken away however the training ends."""
+        bars = self.callbacks(description)
+        try:
+            yield bars
+        finally:
+            for bar in bars:
+                bar.close()
+
 
 class EpochBar(tf.keras.callbacks.Callback):
     """A bar over the epochs with loss and accuracy; one line at the end where there is no terminal.
@@ -85,6 +95,9 @@ class EpochBar(tf.keras.callbacks.Callback):
             for name in ("loss", "accuracy", "val_accuracy")
             if name in logs
         )
+        # Holistic pruning: what is left of each cost, against what may be.
+        for name in sorted(name.removesuffix("_target") for name in logs if name.endswith("_target")):
+            self._last += f", {name} {logs[name]:.3f} (target {logs[f'{name}_target']:.3f})"
         if self._bar is not None:
             self._bar.update(self._task, advance=1, state=self._last)
 

@@ -26,6 +26,7 @@ class RunFolder:
         path: the folder.
         settings: what must be the same to go on, as plain JSON values.
         overwrite: remove what an earlier run left there, finished or not.
+        grows: the setting that may be larger than it was: then a finished run goes on, too.
 
     Attributes:
         path: the folder.
@@ -35,9 +36,17 @@ class RunFolder:
         OutputError: another or a finished run, or foreign files, are in the folder; it cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        grows: str | None = None,
+    ) -> None:
         self.path = Path(path)
         self.settings = json.loads(json.dumps(dict(settings)))
+        self._grows = grows
         self.resumed = False
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"Expected a folder for the results. Received: '{self.path}', which is a file.")
@@ -66,6 +75,9 @@ class RunFolder:
         if known is None:
             raise OutputError(f"Expected a new or empty folder. Received: '{self.path}', which holds other files.")
         changed = [key for key, value in self.settings.items() if known["settings"].get(key) != value]
+        if changed == [self._grows] and self.settings[self._grows] > known["settings"].get(self._grows, 0):
+            self.resumed = True
+            return
         if changed:
             raise OutputError(
                 f"Expected a new folder, or the run that '{self.path}' was begun with. Received: one in which "

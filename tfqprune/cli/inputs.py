@@ -1,0 +1,99 @@
+"""What subcommands work on: models, data and outputs, checked before any long work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfqprune.cli.session import Session
+from tfqprune.errors import DataError, ExportError, ModelLoadError, OutputError
+
+if TYPE_CHECKING:
+    from tfqprune.data import DataSplits
+
+
+def require_model(path: Path) -> None:
+    """Refuses a model that is not there, before TensorFlow is loaded."""
+    if not path.exists():
+        raise ModelLoadError(f"Expected a Keras model. Received: '{path}', which does not exist.")
+
+
+def require_tflite(path: Path) -> None:
+    """Refuses a .tflite file that is not there, likewise."""
+    if not path.is_file():
+        raise ExportError(f"Expected a .tflite file. Received: '{path}', which does not exist.")
+
+
+def require_data(source: str | None, what_for: str = "") -> None:
+    """Refuses data that are not there, likewise; of sets and functions that is not known yet."""
+    if source is None:
+        if what_for:
+            raise DataError(f"Expected data {what_for}: give --data. Received: none.")
+        return
+    from tfqprune.data.sources import source_form
+
+    source_form(source)
+
+
+def free_file(path: Path, overwrite: bool, suffixes: tuple[str, ...] = ()) -> None:
+    """Makes sure that a file may be written.
+
+    Raises:
+        OutputError: it exists and ``overwrite`` is False, has another suffix, or its folder is not there.
+    """
+    if suffixes and path.suffix not in suffixes:
+        raise OutputError(f"Expected an output that ends in {' or '.join(suffixes)}. Received: '{path}'.")
+    if path.is_dir():
+        raise OutputError(f"Expected a file to write. Received: '{path}', which is a folder.")
+    if path.exists() and not overwrite:
+        raise OutputError(
+            f"Expected a new file. Received: '{path}', which exists. Choose another name, or replace it (--overwrite)."
+        )
+    if not path.parent.is_dir():
+        raise OutputError(f"Expected a folder to write into. Received: '{path.parent}', which does not exist.")
+
+
+def beside(path: Path, ending: str) -> Path:
+    """A file that goes with another: ``slim.keras`` -> ``slim.plan.json``."""
+    return path.with_name(f"{path.stem}.{ending}")
+
+
+def settings_of(path: Path) -> Path:
+    """Where the settings go that made a file: ``slim.keras`` -> ``slim.keras.toml``."""
+    return path.with_name(f"{path.name}.toml")
+
+
+def open_model(session: Session, path: Path, trust: bool) -> Any:
+    """Loads a Keras model, and TensorFlow first."""
+    session.load_tensorflow()
+    from tfqprune.loading import load_model
+
+    with session.working(f"loading {path}"):
+        return load_model(path, trust=trust)
+
+
+def open_data(
+    session: Session, source: str, model: Any, *, seed: int, data_dir: Path | None, limit: int | None, resize: bool
+) -> DataSplits:
+    """Loads data for a model.
+
+    Raises:
+        DataError: there are no such data, or they do not go with the model.
+    """
+    from tfqprune.data import load
+
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise DataError(
+            f"Expected a model with one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}. "
+            "Other models: use tfqprune.compress in a script."
+        )
+    shape = tuple(model.inputs[0].shape[1:])
+    image_shape = shape if len(shape) == 3 else (None, None, None)
+    if not resize:
+        image_shape = (None, None, image_shape[2])
+    elif None in shape or len(shape) != 3:
+        raise DataError(f"Expected a model whose input is images of one size, to resize to. Received: {shape}.")
+    with session.working(f"loading {source}"):
+        splits = load(source, seed=seed, data_dir=data_dir, limit=limit, image_shape=image_shape)
+    outputs = model.output_shape[-1] if len(model.output_shape) == 2 and model.output_shape[-1] > 1 else None
+    return splits.fitted(shape, outputs)

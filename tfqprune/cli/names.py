@@ -1,0 +1,53 @@
+"""What options can be called, without loading what stands behind: for completion, and to refuse typing errors at once.
+
+The registries of the project know more once TensorFlow is loaded; ``tests/cli/test_options.py`` holds both together.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+
+import typer
+
+CRITERIA = (
+    "auto", "apoz", "batchnorm_scale", "deployed_geometric_median", "deployed_l1", "deployed_l2", "fisher",
+    "flip_frequency", "geometric_median", "latent_l1", "latent_l2", "mean_activation", "random", "rank_combination",
+    "reconstruction", "redundancy", "taylor",
+)  # fmt: skip
+FORMATS = ("auto", "binary", "fast", "float16", "float32", "hybrid", "int8", "packed")
+#: of ``compress`` and ``search``
+METHODS = ("bayesian", "sensitivity", "uniform")
+EVALUATIONS = ("proxy", "finetune", "both")
+PURPOSES = ("size", "speed")
+FLOAT_WEIGHTS = ("float32", "float16", "int8")
+RUNTIMES = ("litert", "lce")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at what may have been meant: " Did you mean 'x'?", or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def one_of(known: Sequence[str]) -> Callable[[str | list[str] | None], str | list[str] | None]:
+    """An option's callback that refuses all but these values."""
+
+    def check(value: str | list[str] | None) -> str | list[str] | None:
+        for entry in [value] if isinstance(value, str) else value or []:
+            if entry not in known:
+                raise typer.BadParameter(
+                    f"Expected one of {', '.join(known)}. Received: '{entry}'.{nearest(entry, known)}"
+                )
+        return value
+
+    return check
+
+
+def completion(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """What the shell is offered for an option with these values."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in known if name.startswith(incomplete)]
+
+    return complete

@@ -1,0 +1,126 @@
+"""``tfqprune search``: ratios for each group under a budget, by trials that are kept and go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tfqprune.cli import names
+from tfqprune.cli import options as opt
+from tfqprune.cli.amounts import parse_budget
+from tfqprune.cli.inputs import open_data, open_model, require_data, require_model
+from tfqprune.cli.outcomes import before_and_after
+from tfqprune.cli.session import Outcome, Session
+
+if TYPE_CHECKING:
+    from tfqprune.budget import Budget
+    from tfqprune.data import DataSplits
+
+# What may differ where a search goes on.
+_FREE = {"output", "overwrite", "trials", "data-dir", "trust"}
+
+
+def search(
+    session: Session,
+    model: opt.Model,
+    data: opt.Data,
+    budget: opt.BudgetEntries,
+    output: opt.OutputFolder,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(names.METHODS),
+            help="What finds the ratios.",
+            callback=names.one_of(names.METHODS),
+            autocompletion=names.completion(names.METHODS),
+            rich_help_panel="Pruning",
+        ),
+    ] = "bayesian",
+    trials: opt.Trials = 30,
+    evaluation: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(names.EVALUATIONS),
+            callback=names.one_of(names.EVALUATIONS),
+            autocompletion=names.completion(names.EVALUATIONS),
+            rich_help_panel="Pruning",
+            help="What a Bayesian trial is judged by: batch norms re-estimated (proxy), or fine-tuned; both: the best.",
+        ),
+    ] = "proxy",
+    criterion: opt.Criterion = "auto",
+    align: opt.Align = 1,
+    exclude: opt.Exclude = None,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of a trial that is fine-tuned.", rich_help_panel="Training")
+    ] = 1,
+    learning_rate: opt.LearningRate = 1e-3,
+    data_dir: opt.DataDir = None,
+    limit: opt.Limit = None,
+    resize: opt.Resize = False,
+    seed: opt.Seed = 0,
+    trust: opt.Trust = False,
+    overwrite: opt.Overwrite = False,
+) -> Outcome:
+    """Find the ratio of each group that keeps MODEL accurate under a budget.
+
+    The folder gets the best plan, its slim model (batch norms re-estimated) and all trials. Interrupted, the same
+    command goes on; with more --trials it goes on after its end, too.
+    """  # fmt: skip
+    bounds = parse_budget(budget)
+    require_model(model)
+    require_data(data)
+    dense = open_model(session, model, trust)
+    splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
+    from tfqprune.allocation.base import unscored
+    from tfqprune.allocation.identity import model_digest
+    from tfqprune.channels import ChannelGraph
+    from tfqprune.fitting import Fitter
+    from tfqprune.pipeline.folder import RunFolder
+    from tfqprune.pipeline.line import save_model
+
+    graph = ChannelGraph(dense)
+    limits: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
+    Fitter(graph, unscored(graph), bounds, **limits)  # refuses a budget that cannot be met, before a folder is made
+    facts = {key: value for key, value in session.settings.items() if key not in _FREE}
+    folder = RunFolder(
+        output, {**facts, "model": model_digest(graph), "trials": trials}, overwrite=overwrite, grows="trials"
+    )
+    session.save_settings(folder.path / "settings.toml")
+    files = {name: folder.path / file for name, file in (("slim model", "model.keras"), ("plan", "plan.json"))}
+    more: dict[str, Any] = {}
+    if method == "bayesian":
+        from tfqprune.allocation import RatioTuner
+
+        tuner = RatioTuner(
+            dense, bounds, criterion, trials, folder.path, "trials", seed=seed, evaluation=evaluation, **limits
+        )
+        tuner.search(
+            splits.train, validation_data=splits.validation, epochs=epochs, learning_rate=learning_rate,
+            verbose=session.verbosity,
+        )  # fmt: skip
+        plan, slim = tuner.get_best_plans(1)[0], tuner.get_best_models(1)[0]
+        records = tuner.records()
+        more["trials"] = [{"status": r.status, "value": r.value, "ratios": r.ratios, **r.metrics} for r in records]
+        more["best"] = {"trial": int(plan.notes["trial"]) + 1, "value": plan.notes["value"]}
+        files["trials"] = folder.path / "trials" / "trials.csv"
+    else:
+        plan, slim = _allocated(method, dense, bounds, criterion, splits, folder.path, limits)
+    save_model(slim, files["slim model"])
+    plan.save(files["plan"])
+    folder.finish()
+    return before_and_after(dense, slim, plan, splits, files, **more)
+
+
+def _allocated(
+    method: str, model: Any, budget: Budget, criterion: str, data: DataSplits, folder: Path, limits: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Plan and slim model of an allocator; what it measures is kept, too."""
+    from tfqprune.allocation import get_allocator
+    from tfqprune.recovery import reestimate_batch_norms
+    from tfqprune.slim import prune
+
+    options = {"validation": data.validation, "path": folder / "curves.json"} if method == "sensitivity" else {}
+    plan = get_allocator(method)(budget, **options).allocate(model, criterion, data.train, **limits)
+    return plan, reestimate_batch_norms(prune(model, plan), data.train)
