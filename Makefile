@@ -9,13 +9,14 @@ STAMP := $(VENV)/.installed
 # Further arguments for the program that a target runs, e.g. `make demo ARGS="--dataset cifar10"`.
 ARGS ?=
 
-.PHONY: bench-engine help install demo test test-all fuzz lint format wheels clean
+.PHONY: bench-engine help install demo docs test test-all fuzz lint format wheels clean
 
 help:
 	@echo "make demo      from two small networks on real data to measured .tflite files"
 	@echo "make test      the tests (make test-all: with the slow ones)"
 	@echo "make fuzz      the property tests, with 5,000 examples each"
 	@echo "make bench-engine   speed and memory of the engine, beside Torch-Pruning"
+	@echo "make docs      builds the documentation into site/, every link inside it checked"
 	@echo "make lint      ruff (lint and format) and mypy over both packages"
 	@echo "make format    lets ruff rewrite the files"
 	@echo "make wheels    builds the source archive and the wheel into dist/"
@@ -60,6 +61,16 @@ fuzz: $(STAMP)
 bench-engine: $(STAMP) .venv-peers/.installed
 	$(BIN)/python benchmarks/engine.py --peer-python .venv-peers/bin/python $(ARGS)
 
+# Pictures and pages; a link that leads nowhere is an error. The examples and tests do without these packages.
+$(VENV)/.docs-installed: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[$(EXTRAS),docs]'
+	@touch $@
+
+docs: $(VENV)/.docs-installed
+	$(BIN)/python docs/pictures/draw.py
+	$(BIN)/python -m mkdocs build --strict --clean $(ARGS)
+	@echo "Open site/index.html."
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,5 +84,5 @@ wheels: $(STAMP)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
