@@ -10,7 +10,7 @@ import typer
 from tfqprune.cli import names
 from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import parse_budget
-from tfqprune.cli.inputs import open_data, open_model, require_data, require_model
+from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model
 from tfqprune.cli.session import Outcome, Session
 
 
@@ -55,6 +55,7 @@ def compress(
     bounds = parse_budget(budget, tflite_format=format)
     require_model(model)
     require_data(data)
+    free_folder(output, overwrite)
     dense = open_model(session, model, trust)
     splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
     from tfqprune.pipeline import compress as run

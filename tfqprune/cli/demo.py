@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tfqprune.cli.amounts import parse_budget
+from tfqprune.cli.inputs import free_folder
 from tfqprune.cli.session import Outcome, Session
 
 
@@ -40,6 +41,8 @@ def demo(
     Interrupted with Ctrl-C, the same command goes on where it stopped.
     """
     share = parse_budget([f"memory={memory}"]).as_dict()["memory"]
+    if output is not None:
+        free_folder(output, overwrite)
     session.load_tensorflow()
     from tfqprune.pipeline.demonstration import DemoSettings, demonstrate
 

@@ -58,6 +58,20 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(f"{path.stem}.{ending}")
 
 
+def free_folder(path: Path, overwrite: bool, *, may_grow: bool = False) -> None:
+    """Makes sure, before anything is loaded, that a run may begin or go on in a folder.
+
+    Raises:
+        OutputError: it holds other files, or a finished run that is neither to be overwritten nor may grow.
+    """
+    from tfqprune.pipeline.folder import refuse_finished, state_of
+
+    if overwrite or may_grow:
+        state_of(path, overwrite=overwrite)
+    else:
+        refuse_finished(path)
+
+
 def settings_of(path: Path) -> Path:
     """Where the settings go that made a file: ``slim.keras`` -> ``slim.keras.toml``."""
     return path.with_name(f"{path.name}.toml")

@@ -10,7 +10,7 @@ import typer
 from tfqprune.cli import names
 from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import parse_budget
-from tfqprune.cli.inputs import open_data, open_model, require_data, require_model
+from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model
 from tfqprune.cli.outcomes import before_and_after
 from tfqprune.cli.session import Outcome, Session
 
@@ -71,6 +71,7 @@ def search(
     bounds = parse_budget(budget)
     require_model(model)
     require_data(data)
+    free_folder(output, overwrite, may_grow=True)
     dense = open_model(session, model, trust)
     splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
     from tfqprune.allocation.base import unscored

@@ -8,7 +8,7 @@ import typer
 
 from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import parse_budget
-from tfqprune.cli.inputs import open_data, open_model, require_data, require_model
+from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model
 from tfqprune.cli.outcomes import before_and_after
 from tfqprune.cli.session import Outcome, Session
 
@@ -48,6 +48,7 @@ def train_prune(
         raise typer.BadParameter(f"Expected a share above 0 and at most 1. Received: {share}.", param_hint="--share")
     require_model(model)
     require_data(data)
+    free_folder(output, overwrite)
     dense = open_model(session, model, trust)
     splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
     import tensorflow as tf

@@ -48,10 +48,9 @@ class RunFolder:
         self.settings = json.loads(json.dumps(dict(settings)))
         self._grows = grows
         self.resumed = False
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"Expected a folder for the results. Received: '{self.path}', which is a file.")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            self._admit(overwrite)
+        known = state_of(self.path, overwrite=overwrite)
+        if known is not None:
+            self._admit(known, overwrite)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / _STEPS).mkdir(exist_ok=True)
@@ -62,18 +61,10 @@ class RunFolder:
                 "Choose another one."
             ) from error
 
-    def _admit(self, overwrite: bool) -> None:
-        known = read_state(self.path)
+    def _admit(self, known: dict[str, Any], overwrite: bool) -> None:
         if overwrite:
-            if known is None:
-                raise OutputError(
-                    f"Expected the folder of an earlier run to overwrite. Received: '{self.path}', which holds other "
-                    "files. Choose another folder."
-                )
             shutil.rmtree(self.path)
             return
-        if known is None:
-            raise OutputError(f"Expected a new or empty folder. Received: '{self.path}', which holds other files.")
         changed = [key for key, value in self.settings.items() if known["settings"].get(key) != value]
         if changed == [self._grows] and self.settings[self._grows] > known["settings"].get(self._grows, 0):
             self.resumed = True
@@ -84,10 +75,7 @@ class RunFolder:
                 f"{', '.join(changed)} changed. Choose another folder, or overwrite that run (--overwrite)."
             )
         if known["status"] == "finished":
-            raise OutputError(
-                f"Expected a new folder. Received: '{self.path}', which holds a finished run. Choose another folder, "
-                "or overwrite that run (--overwrite)."
-            )
+            raise _finished(self.path)
         self.resumed = True
 
     def step(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -105,6 +93,45 @@ class RunFolder:
 
     def _write(self, status: str) -> None:
         write_json(self.path / _FILE, {"status": status, "settings": self.settings})
+
+
+def state_of(path: Path, *, overwrite: bool = False) -> dict[str, Any] | None:
+    """The run that a folder holds, or None where it may begin one.
+
+    Raises:
+        OutputError: it is a file, or holds other files than those of a run.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"Expected a folder for the results. Received: '{path}', which is a file.")
+    if not path.is_dir() or not any(path.iterdir()):
+        return None
+    known = read_state(path)
+    if known is None and overwrite:
+        raise OutputError(
+            f"Expected the folder of an earlier run to overwrite. Received: '{path}', which holds other files. Choose "
+            "another folder."
+        )
+    if known is None:
+        raise OutputError(f"Expected a new or empty folder. Received: '{path}', which holds other files.")
+    return known
+
+
+def refuse_finished(path: Path) -> None:
+    """Refuses, before anything is loaded, a folder that no run may begin or go on in.
+
+    Raises:
+        OutputError: see :func:`state_of`; or it holds a finished run.
+    """
+    known = state_of(path)
+    if known is not None and known["status"] == "finished":
+        raise _finished(path)
+
+
+def _finished(path: Path) -> OutputError:
+    return OutputError(
+        f"Expected a new folder. Received: '{path}', which holds a finished run. Choose another folder, or overwrite "
+        "that run (--overwrite)."
+    )
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
