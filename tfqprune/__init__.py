@@ -18,11 +18,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tfqprune.allocation import (
         Allocator,
+        BayesianAllocator,
+        HolisticAllocator,
         HolisticPruning,
         PruningHyperModel,
         RatioTuner,
         SensitivityAllocator,
         SensitivityCurves,
+        SlimmingAllocator,
         UniformAllocator,
         legacy_tuner,
         register_allocator,
@@ -31,9 +34,11 @@ if TYPE_CHECKING:
     from tfqprune.channels import ChannelGraph, ChannelGroup
     from tfqprune.costs import Cost, cost
     from tfqprune.criteria import Criterion, FilterCriterion, FlipFrequencyCallback, criterion_names, register_criterion
+    from tfqprune.dead import remove_dead_channels
     from tfqprune.gradual import GradualPruning
     from tfqprune.layers import LayerHandler, register_handler
     from tfqprune.masking import mask
+    from tfqprune.penalties import GroupLasso, NormRatio, ScaleLasso, SparsityPenalty
     from tfqprune.pipeline import CompressionResult, compress
     from tfqprune.plan import PruningPlan
     from tfqprune.recovery import distill, finetune, reestimate_batch_norms
@@ -43,11 +48,14 @@ if TYPE_CHECKING:
 #: public name -> the module that holds it
 _HOMES = {
     "Allocator": "tfqprune.allocation",
+    "BayesianAllocator": "tfqprune.allocation",
+    "HolisticAllocator": "tfqprune.allocation",
     "HolisticPruning": "tfqprune.allocation",
     "PruningHyperModel": "tfqprune.allocation",
     "RatioTuner": "tfqprune.allocation",
     "SensitivityAllocator": "tfqprune.allocation",
     "SensitivityCurves": "tfqprune.allocation",
+    "SlimmingAllocator": "tfqprune.allocation",
     "UniformAllocator": "tfqprune.allocation",
     "legacy_tuner": "tfqprune.allocation",
     "register_allocator": "tfqprune.allocation",
@@ -61,10 +69,15 @@ _HOMES = {
     "FlipFrequencyCallback": "tfqprune.criteria",
     "criterion_names": "tfqprune.criteria",
     "register_criterion": "tfqprune.criteria",
+    "remove_dead_channels": "tfqprune.dead",
     "GradualPruning": "tfqprune.gradual",
     "LayerHandler": "tfqprune.layers",
     "register_handler": "tfqprune.layers",
     "mask": "tfqprune.masking",
+    "GroupLasso": "tfqprune.penalties",
+    "NormRatio": "tfqprune.penalties",
+    "ScaleLasso": "tfqprune.penalties",
+    "SparsityPenalty": "tfqprune.penalties",
     "CompressionResult": "tfqprune.pipeline",
     "compress": "tfqprune.pipeline",
     "PruningPlan": "tfqprune.plan",
@@ -78,6 +91,7 @@ _HOMES = {
 
 __all__ = [
     "Allocator",
+    "BayesianAllocator",
     "Budget",
     "ChannelGraph",
     "ChannelGroup",
@@ -87,13 +101,19 @@ __all__ = [
     "FilterCriterion",
     "FlipFrequencyCallback",
     "GradualPruning",
+    "GroupLasso",
+    "HolisticAllocator",
     "HolisticPruning",
     "LayerHandler",
+    "NormRatio",
     "PruningHyperModel",
     "PruningPlan",
     "RatioTuner",
+    "ScaleLasso",
     "SensitivityAllocator",
     "SensitivityCurves",
+    "SlimmingAllocator",
+    "SparsityPenalty",
     "UniformAllocator",
     "__version__",
     "compress",
@@ -109,6 +129,7 @@ __all__ = [
     "register_allocator",
     "register_criterion",
     "register_handler",
+    "remove_dead_channels",
     "score",
 ]
 

@@ -234,6 +234,11 @@ class ChannelGraph:
         """The number of each channel id's unit, counted over the whole model."""
         return self._component[ids]
 
+    def units_of(self, group: ChannelGroup) -> np.ndarray:
+        """The numbers of a group's units, counted over the whole model, by slot."""
+        mine = np.flatnonzero(self.group_of == group.index)
+        return mine[np.argsort(self.slot_of[mine])]
+
     @property
     def unit_count(self) -> int:
         """Units of all groups together."""

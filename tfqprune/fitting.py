@@ -7,6 +7,7 @@ back, one at a time, until the next one would break it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class Fit:
         counts: group -> number of units that go.
         ratios: group -> share of units that goes, exactly ``counts / size``.
         costs: what the slim model costs.
-        parameter: where on the family the bisection ended.
+        parameter: where on the family the bisection ended; not a number where there was none.
     """
 
     counts: dict[str, int]
@@ -217,7 +218,11 @@ class Fitter:
             counts, parameter = self._fit_measured(extended)
         else:
             counts, parameter = self._largest(extended, None)
-        return Fit(counts, self.ratios(counts), self.costs(counts), parameter)
+        return self.fitted(counts, parameter)
+
+    def fitted(self, counts: Mapping[str, int], parameter: float = math.nan) -> Fit:
+        """Numbers of units as a :class:`Fit`; that they hold the budget is the caller's to know."""
+        return Fit(dict(counts), self.ratios(counts), self.costs(counts), parameter)
 
     def _largest(self, family: Family, stand_in: StandIn | None) -> tuple[dict[str, int], float]:
         """Bisects a family over [0, 2]; at 2 all groups are at their maximum."""
@@ -338,10 +343,7 @@ class Fitter:
 
     def _units_of(self, group: ChannelGroup) -> np.ndarray:
         """Numbers of a group's units in the graph, those that go first before the others."""
-        mine = np.flatnonzero(self.graph.group_of == group.index)
-        by_slot = np.empty(group.size, np.int64)
-        by_slot[self.graph.slot_of[mine]] = mine
-        return by_slot[self.orders[group.name]]
+        return self.graph.units_of(group)[self.orders[group.name]]
 
 
 def _names(names: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tfqprune as tq
 from tfqprune.allocation import Allocator, SensitivityCurves, allocator_names, get_allocator, register_allocator
 from tfqprune.allocation.curves import measure
-from tfqprune.errors import BudgetError, EvaluationError, OutputError, PlanError
+from tfqprune.errors import BudgetError, DataError, EvaluationError, OutputError, PlanError
 from tfqprune.fitting import Fitter
 from tfqprune.testing import AllocatorConformance
 from tfqprune.testing.criteria import network
@@ -37,10 +37,25 @@ class TestSensitivity(AllocatorConformance):
         return tq.SensitivityAllocator(budget, curves=curves)
 
 
+class TestBayesian(AllocatorConformance):
+    networks = ("dorefa_residual",)  # each budget of each network is a search, with twins to trace
+    budgets = ({"params": 0.5, "macs": 0.6},)
+
+    def make_allocator(self, budget: tq.Budget) -> Allocator:
+        samples = noise()
+        return tq.BayesianAllocator(budget, validation=samples, train=samples, max_trials=3, num_random=1, verbose=0)
+
+
+def noise() -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels for the networks of the suite."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(16, 6, 6, 3)).astype("float32"), rng.integers(0, 4, 16)
+
+
 def test_registry() -> None:
-    assert {"uniform", "sensitivity"} <= set(allocator_names())
+    assert {"bayesian", "holistic", "sensitivity", "uniform"} <= set(allocator_names())
     assert get_allocator("uniform") is tq.UniformAllocator
-    with pytest.raises(BudgetError, match="one of sensitivity, uniform"):
+    with pytest.raises(BudgetError, match=r"one of bayesian, holistic, .*uniform"):
         get_allocator("unifrom")
     with pytest.raises(ValueError, match="a name that is free"):
 
@@ -69,6 +84,35 @@ def test_layer_and_group_names_mean_the_same() -> None:
     model = network("dorefa_residual")
     allocator = tq.UniformAllocator(tq.Budget(memory=0.8))
     assert allocator.allocate(model, exclude=["outer"]).removed == allocator.allocate(model, exclude=["first"]).removed
+
+
+# -- bayesian ---------------------------------------------------------------------------------
+
+
+def test_best_trial_becomes_the_plan(tmp_path: Path) -> None:
+    model, (x, y) = network("dorefa_residual"), noise()
+    allocator = tq.BayesianAllocator(
+        tq.Budget(memory=0.8), validation=(x, y), max_trials=4, directory=tmp_path, verbose=0
+    )
+    plan = allocator.allocate(model, "latent_l1", x)
+    assert plan.notes["allocator"] == "bayesian"
+    assert plan.criterion == "latent_l1"
+    records = allocator.tuner.records()
+    best = max(records, key=lambda record: record.value)
+    assert (plan.notes["trial"], plan.notes["value"]) == (best.trial, best.value)
+    assert {name: plan.ratios[name] for name in best.ratios} == best.ratios
+    # Another allocator takes the search up where it ended: with no trials left, it has the same result.
+    again = tq.BayesianAllocator(tq.Budget(memory=0.8), validation=(x, y), max_trials=4, directory=tmp_path, verbose=0)
+    assert again.allocate(model, "latent_l1", x).removed == plan.removed
+    with pytest.raises(OutputError, match="levels changed"):
+        again.allocate(model, "latent_l1", x, exclude=["inner"])
+
+
+def test_bayesian_needs_data() -> None:
+    with pytest.raises(DataError, match="train="):
+        tq.BayesianAllocator(tq.Budget(memory=0.7), validation=noise()).allocate(
+            network("dorefa_residual"), "latent_l1"
+        )
 
 
 # -- sensitivity ------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ class HolisticPruning(tf.keras.Model):
             )
         if start is not None:
             start.check(self.graph)
-        self._budget, self._share = _counted(budget), float(share)
+        self._budget, self._share = check_counted(budget), float(share)
         limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": tuple(exclude)}
         flat = {group.name: np.zeros(group.size) for group in self.graph.groups}
         first = Fitter(self.graph, flat, budget, **limits)  # what cannot be met is said before anything else
@@ -383,7 +383,7 @@ class HolisticPruning(tf.keras.Model):
     def _landed(self, fitter: Fitter) -> dict[str, int]:
         """How many units go, by group: the closed ones where gates stand still, else fitted onto the budget."""
         closed = self._gates.indicators().numpy() == 0
-        counts = {name: int(closed[_units(self.graph, self.graph[name].index)].sum()) for name in fitter.names}
+        counts = {name: int(closed[self.graph.units_of(self.graph[name])].sum()) for name in fitter.names}
         return counts if self.frozen else land(fitter, fitter.project(fitter.ratios(counts)).counts)
 
     def _ranks(self) -> dict[str, np.ndarray]:
@@ -391,13 +391,13 @@ class HolisticPruning(tf.keras.Model):
         heights, wanted = (self._values - self._thresholds).numpy(), -self._mean.numpy()
         ranks = {}
         for group in self.graph.groups:
-            units = _units(self.graph, group.index)
+            units = self.graph.units_of(group)
             order = np.lexsort((wanted[units], heights[units]))
             ranks[group.name] = np.argsort(order).astype(np.float64)
         return ranks
 
 
-def _counted(budget: Budget) -> Budget:
+def check_counted(budget: Any) -> Budget:
     """The budget, of counted costs alone.
 
     Raises:
@@ -416,12 +416,6 @@ def _counted(budget: Budget) -> Budget:
     return budget
 
 
-def _units(graph: ChannelGraph, index: int) -> np.ndarray:
-    """Numbers of a group's units in the graph, by slot."""
-    mine = np.flatnonzero(graph.group_of == index)
-    return mine[np.argsort(graph.slot_of[mine])]
-
-
 def _ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray], start: PruningPlan | None) -> np.ndarray:
     """Numbers between 0 and 1 over the units [units], in each group by the rank of its scores.
 
@@ -436,5 +430,5 @@ def _ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray], start: Prunin
             parts = [(order[gone], 0.0, 0.5), (order[~gone], 0.5, 0.5)]
         for slots, low, height in parts:
             ranks = (np.arange(len(slots)) + 0.5) / max(len(slots), 1)
-            values[_units(graph, group.index)[slots]] = low + height * ranks
+            values[graph.units_of(group)[slots]] = low + height * ranks
     return values

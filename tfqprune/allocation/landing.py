@@ -10,7 +10,7 @@ from tfqprune.fitting import Fitter
 
 #: how far below its limit a cost may end without anything being tried
 TOLERANCE = 0.01
-_REACH = 0.06  # of a group's units: more is never moved, for the ratios are what was learned
+_REACH = 0.15  # of a group's units: more is never moved, for the ratios are what was learned
 _MOVES = 100
 
 
@@ -18,7 +18,7 @@ def land(fitter: Fitter, counts: Mapping[str, int]) -> dict[str, int]:
     """Counts near these, within the budget, whose costs lie at most ``TOLERANCE`` below their limits where possible.
 
     One unit (or one step of the alignment) more goes from one group and one less from another, the exchange that helps
-    most first. No group moves by more than 6 % of its units, or one step.
+    most first. No group moves by more than 15 % of its units, or one step.
 
     Args:
         fitter: knows the costs.

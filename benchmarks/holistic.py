@@ -1,0 +1,311 @@
+"""Holistic pruning: are targets hit, which gates train best, what does it cost, and how accurate is what comes out?
+
+    python benchmarks/holistic.py                                  # CIFAR-10, ResNet-20; a day on two cores
+    python benchmarks/holistic.py --quick                          # digits; a quarter of an hour
+    python benchmarks/holistic.py --parts targets --limit 4096     # one part, on fewer images
+
+Parts:
+
+- ``targets``: budgets of params and macs, each at 0.7, 0.5 and 0.4, after a short training: what is left of each cost,
+  as a share of the original and of the target.
+- ``gates``: the ways in which gates may learn, at 0.5: hard or soft, numbers of their own or batch-norm scales, and a
+  penalty by dual ascent in place of the projection onto a falling target; accuracy after the same epochs.
+- ``accuracy``: at 0.5, holistic pruning, uniform ratios and a Bayesian search of ratios, each with the same number of
+  epochs of training after the baseline (the trials of the search come on top).
+- ``overhead``: seconds of a training step, over those of the plain model in the same run.
+
+Every row is written as soon as it is known, with the command and the versions: the same command goes on where it was
+stopped. Baselines are those of ``criteria.py``, from ``--cache``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from baselines import accuracy, add_arguments, baseline, batches, fill_in, load_data, network
+from nets import versions
+
+import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
+from tfqprune.data import DataSplits
+from tfqprune.files import write_json
+
+import tensorflow as tf  # isort: skip
+
+PARTS = ("targets", "gates", "accuracy", "overhead")
+METHODS = ("holistic", "uniform", "bayesian")
+BUDGETS = (0.7, 0.5, 0.4)
+HALF = 0.5
+RATE = 0.1  # of the baseline's learning rate: where training after the baseline starts
+
+
+class DualAscent(tq.HolisticPruning):
+    """Gates pushed by a penalty on the costs, whose factors a controller raises and lowers (for comparison only).
+
+    A factor grows with the sum of how far its cost lay above the target so far, and with how far it does now.
+    """
+
+    INTEGRAL, PROPORTIONAL = 200.0, 20.0
+
+    def _steer(self, pull: tf.Tensor) -> dict[str, tf.Tensor]:
+        gates, costs, names = self._gates, self._costs, self._costs.names
+        shares = tf.cast(costs(gates.indicators()) / self._original, tf.float32)
+        target = tf.cast(self._target(self._clock), tf.float32)
+        learning = (self._clock < self._horizon) & ~self._frozen
+        steps = tf.cast(self._horizon, tf.float32)
+        error = shares - target
+        summed = tf.maximum(self._weights + self.INTEGRAL / steps * error, 0.0)
+        factors = tf.maximum(summed + self.PROPORTIONAL * error, 0.0)
+        mean = 0.9 * self._mean + 0.1 * gates.unit(pull)
+        push = tf.linalg.matvec(self._pushes, factors, transpose_a=True)
+        values = self._values - (mean + push) / steps
+        for variable, value in ((self._mean, mean), (self._weights, summed), (self._values, values)):
+            variable.assign(tf.where(learning, value, variable))
+        self._thresholds.assign(tf.where(learning, tf.zeros_like(values), self._thresholds))
+        self._clock.assign_add(1)
+        logs = {name: shares[index] for index, name in enumerate(names)}
+        return {**logs, **{f"{name}_target": target[index] for index, name in enumerate(names)}}
+
+
+#: variant of the gates -> how it is made
+VARIANTS: dict[str, tuple[type[tq.HolisticPruning], dict[str, str]]] = {
+    "own, hard": (tq.HolisticPruning, {}),
+    "own, soft": (tq.HolisticPruning, {"gate": "soft"}),
+    "scales, hard": (tq.HolisticPruning, {"values": "scales"}),
+    "scales, soft": (tq.HolisticPruning, {"values": "scales", "gate": "soft"}),
+    "own, hard, dual ascent": (DualAscent, {}),
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--precisions", nargs="+", default=["float", "binary", "2"])
+    parser.add_argument("--training", type=int, help="epochs after the baseline; default 30 (10)")
+    parser.add_argument("--short", type=int, help="the same, where only the targets are looked at; default 2 (10)")
+    parser.add_argument("--seeds", type=int, help="default 1 (2)")
+    parser.add_argument("--trials", type=int, help="of the Bayesian search; default 30 (10)")
+    parser.add_argument("--output", type=Path, help="JSON file; default benchmarks/results/holistic[_quick].json")
+    given = parser.parse_args()
+    fill_in(parser, given)
+    quick = given.quick
+    given.training = given.training or (10 if quick else 30)
+    given.short = given.short or (10 if quick else 2)
+    given.seeds = given.seeds or (2 if quick else 1)
+    given.trials = given.trials or (10 if quick else 30)
+    name = "holistic_quick.json" if quick else "holistic.json"
+    given.output = given.output or Path(__file__).parent / "results" / name
+    return given
+
+
+class Rows:
+    """Rows by key, on disk after each one."""
+
+    KEY = ("dataset", "limit", "part", "precision", "what", "budget", "seed")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def once(self, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
+        """Makes a row unless it is there."""
+        if any(all(row[name] == key[name] for name in self.KEY) for row in self.rows):
+            return
+        began = time.perf_counter()
+        row = {**key, **make(), "seconds": round(time.perf_counter() - began, 1)}
+        self.rows.append({**row, "command": shlex.join(["python", *sys.argv]), "versions": versions()})
+        write_json(self.path, self.rows)
+        print({name: value for name, value in row.items() if name not in ("dataset", "limit")}, flush=True)
+
+
+class Bench:
+    """One precision of one data set."""
+
+    def __init__(self, given: argparse.Namespace, precision: str, splits: DataSplits) -> None:
+        self.given, self.precision, self.splits = given, precision, splits
+        self.model, _ = baseline(given, precision, splits)
+        self.graph, self.whole = tq.ChannelGraph(self.model), tq.cost(self.model)
+
+    def data(self, seed: int) -> tf.data.Dataset:
+        return batches(self.given, self.splits.train, seed)
+
+    def rate(self, epochs: int) -> tf.keras.optimizers.schedules.LearningRateSchedule:
+        steps = len(self.data(0)) * epochs
+        return tf.keras.optimizers.schedules.CosineDecay(RATE * self.given.learning_rate, steps)
+
+    def holistic(
+        self, share: float, seed: int, epochs: int, kind: type[tq.HolisticPruning] = tq.HolisticPruning, **options: str
+    ) -> dict[str, Any]:
+        """Trains with gates; costs and accuracies of the slim model."""
+        tf.keras.utils.set_random_seed(seed)
+        sample = (self.splits.train.x[:256], self.splits.train.y[:256])
+        hfp = kind(self.model, tq.Budget(params=share, macs=share), "auto", sample, **options)
+        hfp.compile(tf.keras.optimizers.Adam(self.rate(epochs)), "sparse_categorical_crossentropy")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            hfp.fit(self.data(seed), epochs=epochs, verbose=0)
+        notes = hfp.plan().notes
+        texts = [str(entry.message) for entry in said if str(entry.message).startswith("Expected")]
+        learned = {f"learned_{name}": value for name, value in notes["learned"].items()}
+        return {**self.judged(hfp.finish(), share), **learned, "steps": notes["steps"], "warned": texts}
+
+    def tuned(self, plan: tq.PruningPlan, share: float, seed: int) -> dict[str, Any]:
+        """Cuts by a plan and fine-tunes; the same figures."""
+        tf.keras.utils.set_random_seed(seed)
+        slim = tq.prune(self.model, plan)
+        tq.reestimate_batch_norms(slim, self.splits.train.x[:4096])
+        epochs = self.given.training
+        tq.finetune(slim, self.data(seed), epochs=epochs, learning_rate=RATE * self.given.learning_rate)
+        return self.judged(slim, share)
+
+    def method(self, name: str, share: float, seed: int) -> dict[str, Any]:
+        """One of the methods with the same epochs."""
+        budget = tq.Budget(params=share, macs=share)
+        train, validation = self.splits.train, self.splits.validation
+        if name == "holistic":
+            return self.holistic(share, seed, self.given.training)
+        if name == "uniform":
+            return self.tuned(tq.UniformAllocator(budget).allocate(self.model, "auto", train), share, seed)
+        folder = self.given.cache / f"search_{self.given.dataset}_{self.precision}_{self.given.trials}"
+        tuner = tq.RatioTuner(
+            self.model, budget, "auto", self.given.trials, folder, f"seed_{seed}", seed=seed,
+            loss="sparse_categorical_crossentropy", metrics=["accuracy"],
+        )  # fmt: skip
+        tuner.search(train, validation_data=validation, verbose=0)
+        return self.tuned(tuner.get_best_plans(1)[0], share, seed)
+
+    def judged(self, slim: tf.keras.Model, share: float) -> dict[str, Any]:
+        """Costs of a slim model as shares of the target, and its accuracies."""
+        cost = tq.cost(slim)
+        return {
+            **{f"{name}_of_target": cost[name] / (share * self.whole[name]) for name in ("params", "macs")},
+            "validation": accuracy(slim, self.splits.validation),
+            "test": accuracy(slim, self.splits.test),
+        }
+
+    def overhead(self) -> dict[str, Any]:
+        """Seconds of a step, of the plain model and with gates, by turns on the same batches."""
+        plain = network(self.given, self.precision, self.splits)
+        gated = tq.HolisticPruning(plain, tq.Budget(params=HALF, macs=HALF), "latent_l1")
+        gated.begin(10**6)
+        batch = min(self.given.batch_size, len(self.splits.train))
+        x, y = self.splits.train.x[:batch], self.splits.train.y[:batch]
+        steps = []
+        for model in (plain, gated):
+            model.compile("adam", "sparse_categorical_crossentropy")
+            step, feed = model.make_train_function(), iter(tf.data.Dataset.from_tensors((x, y)).cache().repeat())
+            steps.append(lambda step=step, feed=feed: step(feed)["loss"].numpy())
+        for step in steps * 2:
+            step()
+        times: list[list[float]] = [[], []]
+        rounds = 12 if self.given.dataset != "digits" else 100
+        for _ in range(rounds):
+            for step, own in zip(steps, times, strict=True):
+                began = time.perf_counter()
+                step()
+                own.append(time.perf_counter() - began)
+        ratios = [after / before for before, after in zip(*times, strict=True)]
+        return {
+            "plain_seconds": statistics.median(times[0]),
+            "gated_seconds": statistics.median(times[1]),
+            "ratio": statistics.median(ratios),
+            "ratio_quartiles": [float(value) for value in np.percentile(ratios, [25, 75])],
+            "rounds": rounds,
+        }
+
+
+def work(given: argparse.Namespace, bench: Bench) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
+    """The rows that are asked for: key, and what makes the row."""
+    common = {"dataset": given.dataset, "limit": given.limit, "precision": bench.precision}
+    epochs = given.training
+    for part, seed in itertools.product(given.parts, range(given.seeds)):
+        key = {**common, "part": part, "seed": seed}
+        if part == "targets":
+            for share in BUDGETS:
+                yield (
+                    {**key, "what": f"{given.short} epochs", "budget": share},
+                    lambda share=share, seed=seed: bench.holistic(share, seed, given.short),
+                )
+        elif part == "gates":
+            for name, (kind, options) in VARIANTS.items():
+                if "scales" in name and bench.precision == "binary":
+                    continue  # a scale before a sign does nothing
+                yield (
+                    {**key, "what": f"{name}, {epochs} epochs", "budget": HALF},
+                    lambda kind=kind, options=options, seed=seed: bench.holistic(HALF, seed, epochs, kind, **options),
+                )
+        elif part == "accuracy":
+            for name in METHODS:
+                yield (
+                    {**key, "what": f"{name}, {epochs} epochs", "budget": HALF},
+                    lambda name=name, seed=seed: bench.method(name, HALF, seed),
+                )
+        elif seed == 0:
+            yield {**key, "what": f"batch of {given.batch_size}", "budget": HALF}, bench.overhead
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Means over seeds, as Markdown."""
+    cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        name = "overhead" if row["part"] == "overhead" else "others"
+        key = (name, row["dataset"], row["limit"], row["part"], row["precision"], row["what"], row["budget"])
+        cells.setdefault(key, []).append(row)
+    lines = ["| data | part | network | what | target | seeds | params / target | macs / target | learned | test |"]
+    lines += ["|" + " --- |" * 10]
+    for (name, data, limit, part, precision, what, budget), found in cells.items():
+        if name == "overhead":
+            continue
+        tests = [100 * row["test"] for row in found]
+        spans = [f"{min(v):.3f} to {max(v):.3f}" for v in
+                 ([row[f"{cost}_of_target"] for row in found] for cost in ("params", "macs"))]  # fmt: skip
+        off = [abs(row[f"learned_{cost}"] - budget) for row in found if "learned_params" in row
+               for cost in ("params", "macs")]  # fmt: skip
+        learned = f"off by up to {max(off):.3f}" if off else "-"
+        spread = f" ± {statistics.stdev(tests):.1f}" if len(tests) > 1 else ""
+        where = data if limit is None else f"{data}, {limit} images"
+        lines.append(
+            f"| {where} | {part} | {precision} | {what} | {budget} | {len(found)} | {spans[0]} | {spans[1]} | "
+            f"{learned} | {statistics.mean(tests):.1f}{spread} % |"
+        )
+    lines += [
+        "",
+        "| data | network | batch | step, plain | step, gates | ratio, median (quartiles) |",
+        "|" + " --- |" * 6,
+    ]
+    for (name, data, _, _, precision, what, _), found in cells.items():
+        if name == "overhead":
+            row = found[0]
+            low, high = row["ratio_quartiles"]
+            lines.append(
+                f"| {data} | {precision} | {what} | {1e3 * row['plain_seconds']:.0f} ms | "
+                f"{1e3 * row['gated_seconds']:.0f} ms | {row['ratio']:.3f} ({low:.3f} to {high:.3f}) |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    given = arguments()
+    splits = load_data(given)
+    rows = Rows(given.output)
+    for precision in given.precisions:
+        bench = Bench(given, precision, splits)
+        for key, make in work(given, bench):
+            rows.once(key, make)
+    print(report(rows.rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Holistic pruning as an allocator: a budget, training data, and a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfqprune.allocation.base import Allocator, register_allocator
+from tfqprune.allocation.holistic import HolisticPruning, check_counted
+from tfqprune.budget import Budget
+from tfqprune.errors import DataError
+from tfqprune.fitting import Fit, Fitter
+from tfqprune.plan import PruningPlan
+from tfqprune.recovery.training import choose_loss, clip_latent, cosine, default_metrics, fresh_optimizer, prepare
+
+
+@register_allocator("holistic")
+class HolisticAllocator(Allocator):
+    """Ratios, and which units go, learned by :class:`HolisticPruning` on a copy of the model.
+
+    The plan is all that :meth:`allocate` returns; :attr:`pruning` keeps what trained, so that its slim model, which has
+    had its training already, need not be trained again: ``allocator.pruning.finish()``.
+
+    Args:
+        budget: what must hold; of the costs that need no measuring.
+        epochs: of training, at least 1.
+        share: of all steps, in which gates are learned (see :class:`HolisticPruning`).
+        learning_rate: of the first step; it falls to 0 along half a cosine.
+        batch_size: for arrays.
+        optimizer: see :func:`tfqprune.finetune`; always new.
+        loss: likewise.
+        start: a plan to start from (see :class:`HolisticPruning`).
+        callbacks: Keras callbacks for the training.
+        validation: data for the training's ``validation_data``; None: none.
+
+    Attributes:
+        pruning: the :class:`HolisticPruning` of the last :meth:`allocate`; None before.
+
+    Raises:
+        BudgetError: no budget, or one of costs that must be measured.
+        DataError: epochs below 1.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        epochs: int = 10,
+        share: float = 0.6,
+        learning_rate: float = 1e-3,
+        batch_size: int = 64,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        start: PruningPlan | None = None,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        validation: Any = None,
+    ) -> None:
+        super().__init__(check_counted(budget))
+        if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 1:
+            raise DataError(
+                "Expected at least 1 epoch, for holistic ratios are learned while the model trains. "
+                f"Received: {epochs!r}."
+            )
+        self._epochs, self._share, self._start = int(epochs), share, start
+        self._rate, self._batch_size, self._optimizer, self._loss = learning_rate, batch_size, optimizer, loss
+        self._callbacks, self._validation = list(callbacks), validation
+        self.pruning: HolisticPruning | None = None
+
+    def allocate(
+        self, model: tf.keras.Model, criterion: Any = "auto", data: Any = None, align: int = 1, **limits: Any
+    ) -> PruningPlan:
+        """As :meth:`Allocator.allocate`; ``data`` is also what a copy of the model trains on, and needs labels.
+
+        Raises:
+            DataError: no data, or data that does not fit.
+        """
+        self._train = prepare(model, data, self._batch_size, "train")
+        self._limits = {"align": align, **{name: value for name, value in limits.items() if name != "scores"}}
+        plan = super().allocate(model, criterion, data, align, **limits)
+        assert self.pruning is not None  # fit has made it
+        # Which units go was learned with the ratios; the criterion says where the gates started.
+        return replace(plan, removed=self.pruning.plan().removed)
+
+    def fit(self, model: tf.keras.Model, fitter: Fitter) -> Fit:
+        pruning = HolisticPruning(
+            model, self.budget, scores=fitter.scores, share=self._share, start=self._start, **self._limits
+        )
+        train, held_out = self._train, self._validation
+        if held_out is not None:
+            held_out = prepare(model, held_out, self._batch_size, "validation", shuffle=False).dataset
+        loss = choose_loss(model, train, self._loss)
+        schedule = cosine(self._rate, train.steps, self._epochs)
+        pruning.compile(fresh_optimizer(self._optimizer, schedule), loss, default_metrics(loss))
+        clip_latent(pruning.network)
+        pruning.fit(train.dataset, epochs=self._epochs, validation_data=held_out, callbacks=self._callbacks, verbose=0)
+        self.pruning = pruning
+        plan = pruning.plan()
+        counts = {name: len(plan.removed.get(name, ())) for name in fitter.names}
+        return Fit(counts, fitter.ratios(counts), fitter.counted(counts), 1.0)
+
+    def notes(self) -> dict[str, Any]:
+        if self.pruning is None:
+            return {}
+        return {name: self.pruning.plan().notes[name] for name in ("binding", "learned", "steps")}
