@@ -1,4 +1,4 @@
-"""What pruning by TensorFlow Model Optimization leaves of a model: parameters, shapes, and whether it takes larq layers.
+"""What pruning by TensorFlow Model Optimization leaves of a model, and whether it takes larq layers.
 
 python benchmarks/peers/tfmot_shapes.py
 """
