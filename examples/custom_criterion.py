@@ -2,7 +2,7 @@
 
     python examples/custom_criterion.py [--quick] [--output runs/custom_criterion]
 
-Each criterion chooses half of every group; batch norms are re-estimated and the accuracy on validation images decides,
+Each criterion chooses a quarter of every group; batch norms are re-estimated and the accuracy on validation images decides,
 without training. The 2-bit network learns the digits of scikit-learn; the quick form learns less long.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
     model = trained(model, splits, given.output / "dense.weights.h5", 10 if given.quick else 40)
     print(f"{'dense':16s} {accuracy(model, splits.validation):.4f}")
     for criterion in ("level_entropy", "latent_l1", "random", "reconstruction"):
-        slim = tq.prune(model, tq.make_plan(model, 0.5, criterion, splits.train))
+        slim = tq.prune(model, tq.make_plan(model, 0.25, criterion, splits.train))
         tq.reestimate_batch_norms(slim, splits.train)
         slim.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         print(f"{criterion:16s} {accuracy(slim, splits.validation):.4f}")

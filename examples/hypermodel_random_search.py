@@ -8,11 +8,12 @@ plans without building models and is the better search; this is for those who br
 
 from __future__ import annotations
 
-import keras_tuner
 from common import accuracy, arguments, trained
 
 import tfqprune as tq
 from tfqprune import data, zoo
+
+import keras_tuner  # isort: skip  (it loads TensorFlow, so tfqprune comes first)
 
 
 def main() -> None:
