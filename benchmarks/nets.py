@@ -80,10 +80,10 @@ def _lively_batch_norms(model: Any, rng: np.random.Generator) -> None:
             layer.beta.assign(rng.normal(0.2, 0.3, channels).astype(np.float32))
 
 
-def versions() -> dict[str, str]:
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Python and the packages that the figures depend on; those that are not installed are left out."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

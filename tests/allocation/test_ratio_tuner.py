@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import tfqprune as tq
+from tfqprune.allocation.goal import Goal
 from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.records import TrialRecord, pareto_front
 from tfqprune.budget import format_cost
@@ -241,6 +242,44 @@ def test_tensorboard(make_tuner, train, validation, tmp_path) -> None:
     assert written == ["0", "1"]
 
 
+def test_soft_size_and_the_front(make_tuner, model, train, validation, tmp_path) -> None:
+    tuner = make_tuner(max_trials=14, size_weight=0.4)
+    tuner.search(train, validation_data=validation, verbose=0)
+    limit = 0.6 * tq.cost(model).memory
+    records = tuner.records()
+    for record in records:
+        assert record.metrics["memory"] <= limit
+        expected = record.metrics["val_accuracy"] - 0.4 * record.metrics["memory"] / limit
+        assert record.value == record.metrics["soft_objective"] == pytest.approx(expected)
+    # With a size term, trials may lie far below the budget.
+    assert min(record.metrics["memory"] for record in records) < 0.8 * limit
+    best = max(records, key=lambda record: record.value)
+    assert tuner.get_best_plans()[0].notes["trial"] == best.trial
+    front = tuner.pareto_front()
+    assert best.trial in {record.trial for record in front}
+    for record in records:
+        beaten = [
+            own for own in front
+            if own.metrics["memory"] <= record.metrics["memory"]
+            and own.metrics["val_accuracy"] >= record.metrics["val_accuracy"]
+        ]  # fmt: skip
+        assert beaten  # by itself, where it is on the front
+    kept = json.loads((tmp_path / "search" / "front.json").read_text())
+    assert [entry["trial"] for entry in kept] == [record.trial for record in front]
+    assert [plan.notes["trial"] for plan in tuner.get_front_plans()] == [record.trial for record in front]
+    with pytest.raises(OutputError, match="objective changed"):
+        make_tuner(max_trials=14)
+
+
+def test_soft_size_by_hand() -> None:
+    # 0.9 at half of the budget, a whole budget being worth 0.2.
+    assert Goal("val_accuracy", 0.2).of({"val_accuracy": 0.9}, 0.5)["soft_objective"] == pytest.approx(0.8)
+    # A loss is to fall: the term is added.
+    assert Goal("val_loss", 0.2).of({"val_loss": 0.9}, 0.5)["soft_objective"] == pytest.approx(1.0)
+    assert Goal("val_loss", 0.2).objective.direction == "min"
+    assert Goal("val_accuracy").of({"val_accuracy": 0.9}, 0.5) == {"val_accuracy": 0.9}
+
+
 def test_starts(make_tuner, model, train, validation) -> None:
     budget = tq.Budget(memory=0.6)
     curves = tq.SensitivityCurves(baseline=1.0)
@@ -262,6 +301,8 @@ def test_starts(make_tuner, model, train, validation) -> None:
         ({"budget": 0.5}, BudgetError, "tfqprune.Budget"),
         ({"budget": tq.Budget(memory=0.01)}, BudgetError, "smallest reachable"),
         ({"evaluation": "guess"}, ValueError, "proxy, finetune, both"),
+        ({"size_weight": -0.1}, ValueError, "at least 0"),
+        ({"size_weight": math.nan}, ValueError, "at least 0"),
         ({"exclude": ["first", "second", "third", "fourth"]}, BudgetError, "smallest reachable"),
         ({"exclude": ["nothing"]}, PlanError, "'nothing'"),
     ],
@@ -286,3 +327,5 @@ def test_front_by_hand() -> None:
     # d beats a at the same cost and c at a lower one.
     assert [own.trial for own in pareto_front(records, "memory")] == ["d", "b"]
     assert [own.trial for own in pareto_front(records, "memory", larger_is_better=False)] == ["a", "c"]
+    # By another metric, the whole of it memory: the cheapest alone.
+    assert [own.trial for own in pareto_front(records, "memory", metric="memory", larger_is_better=False)] == ["a"]

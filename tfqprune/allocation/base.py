@@ -37,6 +37,8 @@ class Allocator(ABC):
                 f"(of type {type(budget).__name__})."
             )
         self.budget = budget
+        #: what :meth:`allocate` was given for the criterion; allocators that try plans out use it, too
+        self._data: Any = None
 
     @abstractmethod
     def fit(self, model: tf.keras.Model, fitter: Fitter) -> Fit:
@@ -78,6 +80,7 @@ class Allocator(ABC):
         graph = ChannelGraph(model)
         limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": tuple(exclude)}
         title = "given"
+        self._data = data
         if scores is None:
             # What cannot be met is said before any scoring starts; which units go hardly changes what they cost.
             limits["meter"] = Fitter(graph, unscored(graph), self.budget, **limits).meter

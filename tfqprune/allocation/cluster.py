@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
+# Keras-Tuner's chief and its protocol have no public names; pyproject.toml keeps to one of its minor versions.
 import grpc  # type: ignore[import-untyped]
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import utils

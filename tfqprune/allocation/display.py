@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
 from typing import Any
 
 from keras_tuner.engine.trial import Trial
-from keras_tuner.src.engine.oracle import Display
 
 from tfqprune.budget import Limits, format_cost
 
 
-class SearchDisplay(Display):
+class SearchDisplay:
     """Stands in for Keras-Tuner's display, which prints a table of all ratios twice a trial.
+
+    Keras-Tuner has no public name for that class; an oracle asks of it what stands here.
 
     Args:
         oracle: whose trials are shown.
         limits: the budget.
+        verbose: 0 prints nothing.
     """
 
     def __init__(self, oracle: Any, limits: Limits, verbose: int = 1) -> None:
-        super().__init__(oracle, verbose)
-        self.search_start: datetime | None = None
+        self.oracle = oracle
         self.limits = limits
+        self.verbose = verbose
+        self._starts: dict[str, float] = {}
         self._durations: list[float] = []
 
+    def get_state(self) -> dict[str, Any]:
+        """Nothing to keep: times are those of this process."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Nothing was kept."""
+
     def on_trial_begin(self, trial: Trial) -> None:
-        self.trial_start[trial.trial_id] = datetime.now()
-        if self.search_start is None:
-            self.search_start = datetime.now()
+        """Keras-Tuner says that a trial begins."""
+        self._starts[trial.trial_id] = time.perf_counter()
 
     def on_trial_end(self, trial: Trial) -> None:
-        seconds = (datetime.now() - self.trial_start.get(trial.trial_id, datetime.now())).total_seconds()
+        """Keras-Tuner says that a trial has ended."""
+        now = time.perf_counter()
+        seconds = now - self._starts.get(trial.trial_id, now)
         self._durations.append(seconds)
         if self.verbose >= 1:
             print(self.line(trial, seconds), flush=True)

@@ -98,7 +98,7 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         return {"status": "STOPPED", "values": None}
 
     def _preferences(self, space: RatioSpace, rng: np.random.Generator) -> np.ndarray:
-        random = rng.random((_ATTEMPTS, space.dimensions))
+        random = space.sample(rng, _ATTEMPTS)
         done = [trial for trial in self.in_order() if trial.status == "COMPLETED"]
         num_random = min(max(space.dimensions, 3), 8) if self.num_random is None else self.num_random
         if len(done) < max(len(self.starts) + num_random, 2):

@@ -20,6 +20,7 @@ from tfqprune.allocation.base import unscored
 from tfqprune.allocation.cluster import WORKER_TIMEOUT, is_chief, is_worker, serve, signs_of_life
 from tfqprune.allocation.curves import SensitivityCurves
 from tfqprune.allocation.display import SearchDisplay
+from tfqprune.allocation.goal import Goal
 from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
 from tfqprune.allocation.judging import Judge, tuned_metrics
 from tfqprune.allocation.oracle import BudgetOracle, as_starts, ratios_of
@@ -55,10 +56,16 @@ class RatioTuner(SearchResults):
         max_trials: number of trials.
         directory / project_name: where trials are kept: ``directory/project_name``.
         objective: ``"val_accuracy"``, ``"val_loss"``, another compiled metric, or a ``keras_tuner.Objective``.
+        size_weight: for those who want the trade-off between value and cost: how much of the objective
+            a whole budget is worth. Above 0, trials may stay below the budget, each is worth
+            ``objective - size_weight * cost / budget`` (added where the objective is to fall), and
+            :meth:`pareto_front` is what the search leaves.
         seed: the same seed gives the same trials.
         overwrite: start anew in a folder that holds an earlier search.
         data: what the criterion looks at; None: the training data of :meth:`search`.
         scores: scores that exist already, instead of ``criterion``.
+        fitter: scores, budget and bounds that exist already, instead of ``budget``, ``criterion``, ``data``,
+            ``scores``, ``align``, ``minimum``, ``maximum`` and ``exclude``.
         evaluation: ``"proxy"``: re-estimate batch norms on some training data and evaluate, without
             training; ``"finetune"``: fine-tune the slim model; ``"both"``: all by proxy, then
             fine-tune the best few.
@@ -87,7 +94,7 @@ class RatioTuner(SearchResults):
     def __init__(
         self,
         model: tf.keras.Model,
-        budget: Budget,
+        budget: Budget | None = None,
         criterion: Any = "auto",
         max_trials: int = 30,
         directory: str | os.PathLike[str] | None = None,
@@ -96,8 +103,10 @@ class RatioTuner(SearchResults):
         seed: int = 0,
         overwrite: bool = False,
         *,
+        size_weight: float = 0.0,
         data: Any = None,
         scores: Mapping[str, np.ndarray] | None = None,
+        fitter: Fitter | None = None,
         evaluation: str = "proxy",
         promote: int = 3,
         align: int = 1,
@@ -118,11 +127,14 @@ class RatioTuner(SearchResults):
         max_consecutive_failed_trials: int = 10,
         worker_timeout: float = WORKER_TIMEOUT,
     ) -> None:
+        if fitter is not None:
+            budget, scores = fitter.budget, fitter.scores
         if not isinstance(budget, Budget):
             raise BudgetError(f"Expected a tfqprune.Budget, as in Budget(memory=0.5). Received: {budget!r}.")
         if evaluation not in _EVALUATIONS:
             raise ValueError(f"Expected evaluation to be one of {', '.join(_EVALUATIONS)}. Received: {evaluation!r}.")
-        self.graph = ChannelGraph(model)
+        self.goal = Goal(objective, size_weight)
+        self.graph = ChannelGraph(model) if fitter is None else fitter.graph
         self.budget = budget
         self.criterion = criterion
         self.evaluation = evaluation
@@ -136,15 +148,15 @@ class RatioTuner(SearchResults):
         self._sensitivity = sensitivity
         self._waiting = False
         self._judge: Judge | None = None
-        self._fitter: Fitter | None = None
+        self._fitter: Fitter | None = fitter
         # Units hardly change what a ratio costs: a budget that cannot be met is refused before any scoring.
-        outline = Fitter(self.graph, unscored(self.graph), budget, **self._limits)
+        outline = fitter or Fitter(self.graph, unscored(self.graph), budget, **self._limits)
         self._limits["meter"] = outline.meter
         if not outline.names:
             raise PlanError("Expected a model with groups that can be pruned. Received: one in which all are frozen.")
         directory, project_name = os.fspath(directory or "."), project_name or "ratio_search"
         self._project = Project(
-            Path(directory) / project_name, self._facts(objective, seed), overwrite=overwrite and not is_worker()
+            Path(directory) / project_name, self._facts(outline, seed), overwrite=overwrite and not is_worker()
         )
         bounds = {
             group.name: (int(outline.levels[group.name][0]) / group.size, outline.most[group.name])
@@ -152,7 +164,7 @@ class RatioTuner(SearchResults):
         }
         oracle = BudgetOracle(
             bounds,
-            objective=objective,
+            objective=self.goal.objective,
             max_trials=max_trials,
             seed=seed,
             num_random=num_random,
@@ -171,13 +183,15 @@ class RatioTuner(SearchResults):
             distribution_strategy=distribution_strategy,
         )
 
-    def _facts(self, objective: Any, seed: int) -> dict[str, Any]:
+    def _facts(self, outline: Fitter, seed: int) -> dict[str, Any]:
         criterion = self.criterion if isinstance(self.criterion, str) else repr(self.criterion)
         limits = {key: value for key, value in self._limits.items() if key != "meter"}
+        if self._fitter is not None:
+            limits = {"levels": {name: levels.tolist() for name, levels in outline.levels.items()}}
         facts = {
             "model": model_digest(self.graph),
             "budget": self.budget.as_dict(),
-            "objective": str(getattr(objective, "name", objective)),
+            "objective": str(self.goal),
             "seed": seed,
             "evaluation": self.evaluation,
             "share": self._share,
@@ -279,7 +293,7 @@ class RatioTuner(SearchResults):
             metrics = self._judge.tuned(counts, folder, int(trial.trial_id), copies)
         else:
             metrics = self._judge.proxy(counts, folder)
-        metrics = {**metrics, **fitter.costs(counts), "seconds": time.perf_counter() - began}
+        metrics = {**self._judged(metrics, counts), "seconds": time.perf_counter() - began}
         name = self._own_oracle.objective.name
         if not math.isfinite(metrics.get(name, 0.0)):
             raise keras_tuner.errors.FailedTrialError(f"{name} is {metrics[name]}")
@@ -296,7 +310,8 @@ class RatioTuner(SearchResults):
             if trial.status != "COMPLETED" or tuned_metrics(folder) is not None:
                 continue
             counts = fitter.nearest(ratios_of(trial))
-            metrics = self._judge.tuned(counts, folder, int(trial.trial_id), self._own_callbacks(callbacks, trial))
+            tuned = self._judge.tuned(counts, folder, int(trial.trial_id), self._own_callbacks(callbacks, trial))
+            metrics = self._judged(tuned, counts)
             name = self._own_oracle.objective.name
             if self._own_oracle.verbose:
                 print(
@@ -320,7 +335,7 @@ class RatioTuner(SearchResults):
     def on_trial_end(self, trial: Trial) -> None:
         super().on_trial_end(trial)
         if not is_worker():
-            write_records(self._project.folder, self.records())
+            write_records(self._project.folder, self.records(), self.pareto_front())
 
     def _try_run_and_update_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
         alive = signs_of_life(self.oracle, self.tuner_id, self._worker_timeout)
@@ -346,9 +361,10 @@ class RatioTuner(SearchResults):
         scores, title = self._scores(data)
         self._project.add({"scores": scores_digest(scores), "criterion used": title})
         write_arrays(self._project.folder / SCORES, scores)
-        self._fitter = Fitter(self.graph, scores, self.budget, **self._limits)
+        if self._fitter is None:
+            self._fitter = Fitter(self.graph, scores, self.budget, **self._limits)
         oracle = self._own_oracle
-        oracle.space = space = RatioSpace(self._fitter, self._share)
+        oracle.space = space = RatioSpace(self._fitter, self._share, below=self.goal.soft)
         starts = [self._fitter.project(start).ratios for start in self._starts]
         if self._sensitivity is not None:
             starts.insert(0, self._fitter.fit(self._sensitivity.family(self._fitter.names)).ratios)

@@ -46,9 +46,10 @@ def record_of(trial: Trial) -> TrialRecord:
     )
 
 
-def write_records(folder: Path, records: Sequence[TrialRecord]) -> None:
-    """Writes ``trials.json`` and ``trials.csv``, each in one step."""
+def write_records(folder: Path, records: Sequence[TrialRecord], front: Sequence[TrialRecord]) -> None:
+    """Writes ``trials.json``, ``trials.csv`` and the Pareto front as ``front.json``, each in one step."""
     write_json(folder / "trials.json", [asdict(record) for record in records])
+    write_json(folder / "front.json", [asdict(record) for record in front])
     rows: list[dict[str, Any]] = [
         {
             "trial": record.trial,
@@ -68,13 +69,26 @@ def write_records(folder: Path, records: Sequence[TrialRecord]) -> None:
     write_text(folder / "trials.csv", text.getvalue())
 
 
-def pareto_front(records: Iterable[TrialRecord], cost: str, *, larger_is_better: bool = True) -> list[TrialRecord]:
-    """Completed trials that no other beats in both value and cost, cheapest first."""
+def pareto_front(
+    records: Iterable[TrialRecord], cost: str, *, metric: str | None = None, larger_is_better: bool = True
+) -> list[TrialRecord]:
+    """Completed trials that no other beats in both value and cost, cheapest first.
+
+    Args:
+        records: trials.
+        cost: name of the cost.
+        metric: what counts as the value; None: the objective.
+        larger_is_better: which way the value goes.
+    """
     sign = -1 if larger_is_better else 1
+
+    def badness(record: TrialRecord) -> float:
+        return sign * float((record.value or 0.0) if metric is None else record.metrics[metric])
+
     done = [record for record in records if record.value is not None and cost in record.metrics]
-    done.sort(key=lambda record: (record.metrics[cost], sign * (record.value or 0.0)))
+    done.sort(key=lambda record: (record.metrics[cost], badness(record)))
     front: list[TrialRecord] = []
     for record in done:
-        if not front or sign * (record.value or 0.0) < sign * (front[-1].value or 0.0):
+        if not front or badness(record) < badness(front[-1]):
             front.append(record)
     return front

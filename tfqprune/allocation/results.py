@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
 from tfqprune.allocation.cluster import is_worker
+from tfqprune.allocation.goal import Goal
 from tfqprune.allocation.judging import restore, tuned_metrics
 from tfqprune.allocation.oracle import BudgetOracle, ratios_of
 from tfqprune.allocation.project import Project
@@ -33,6 +35,7 @@ class SearchResults(keras_tuner.Tuner):
 
     graph: ChannelGraph
     budget: Budget
+    goal: Goal
     evaluation: str
     promote: int
     _limits: dict[str, Any]
@@ -51,6 +54,12 @@ class SearchResults(keras_tuner.Tuner):
                 )
         return self._fitter
 
+    def _judged(self, metrics: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
+        """A trial's metrics with its costs, and with the soft objective where there is one."""
+        fitter = self._the_fitter()
+        costs = fitter.costs(counts)
+        return {**self.goal.of(metrics, fitter.limits.load(costs)), **costs}
+
     def records(self) -> list[TrialRecord]:
         """All trials so far, in order."""
         return [record_of(trial) for trial in self._own_oracle.in_order()]
@@ -62,6 +71,14 @@ class SearchResults(keras_tuner.Tuner):
             PlanError: no trial has been completed.
         """
         return [self._plan(trial) for trial in self._best(num_plans)]
+
+    def best_trial(self) -> Trial:
+        """The best trial.
+
+        Raises:
+            PlanError: no trial has been completed.
+        """
+        return self._best(1)[0]
 
     def _best(self, count: int) -> list[Trial]:
         oracle = self._results()
@@ -78,7 +95,8 @@ class SearchResults(keras_tuner.Tuner):
         if tuned is None:
             return math.inf
         objective = self.oracle.objective
-        return -tuned[objective.name] if objective.direction == "max" else tuned[objective.name]
+        value = self._judged(tuned, self._the_fitter().nearest(ratios_of(trial)))[objective.name]
+        return -value if objective.direction == "max" else value
 
     def _results(self) -> Any:
         """The oracle that knows the results: for a worker, what the chief has saved, as far as it can be seen."""
@@ -123,11 +141,22 @@ class SearchResults(keras_tuner.Tuner):
         return slim
 
     def pareto_front(self, cost: str | None = None) -> list[TrialRecord]:
-        """Trials that no other beats in both value and cost, cheapest first.
+        """Trials that no other beats in both the metric (without a size term) and a cost, cheapest first.
+
+        It is written as ``front.json`` after every trial, too.
 
         Args:
             cost: the cost; None: the budget's first.
         """
+        larger = self._own_oracle.objective.direction == "max"
         return pareto_front(
-            self.records(), cost or self.budget.names[0], larger_is_better=self.oracle.objective.direction == "max"
+            self.records(), cost or self.budget.names[0], metric=self.goal.metric, larger_is_better=larger
         )
+
+    def get_front_plans(self, cost: str | None = None) -> list[PruningPlan]:
+        """The plans of :meth:`pareto_front`, cheapest first.
+
+        Args:
+            cost: the cost; None: the budget's first.
+        """
+        return [self._plan(self._own_oracle.trials[record.trial]) for record in self.pareto_front(cost)]

@@ -79,13 +79,6 @@ class SensitivityAllocator(Allocator):
         #: the curves, once they are measured
         self.curves = curves
 
-    def allocate(
-        self, model: tf.keras.Model, criterion: Any = "auto", data: Any = None, *args: Any, **limits: Any
-    ) -> Any:
-        """As :meth:`Allocator.allocate`; ``data`` also re-estimates batch norms unless there is calibration data."""
-        self._data = data
-        return super().allocate(model, criterion, data, *args, **limits)
-
     def fit(self, model: tf.keras.Model, fitter: Fitter) -> Fit:
         if self._function is not None or self._validation is not None:
             self.curves = self._measured(fitter)

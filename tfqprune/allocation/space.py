@@ -21,6 +21,8 @@ class RatioSpace:
         fitter: the exact search.
         share: which groups have one ratio: ``"stage"`` (those whose first layers put out images of one
             size), lists of group or layer names, or None (every group its own).
+        below: whether points may lie below the budget, too: preferences that hold it as ratios are taken
+            as they are.
 
     Attributes:
         names: the groups, in the order of the model.
@@ -30,8 +32,9 @@ class RatioSpace:
         PlanError: ``share`` names groups that do not exist, cannot be pruned or are named twice.
     """
 
-    def __init__(self, fitter: Fitter, share: Shared = None) -> None:
+    def __init__(self, fitter: Fitter, share: Shared = None, *, below: bool = False) -> None:
         self.fitter = fitter
+        self.below = below
         self.names = fitter.names
         self.dimension_of = _dimensions(fitter, share)
         self.dimensions = int(self.dimension_of.max()) + 1 if len(self.names) else 0
@@ -45,11 +48,25 @@ class RatioSpace:
     def exact(self, preferences: np.ndarray) -> Fit:
         """The largest model within the budget for one point of preferences [dimensions]."""
         wide = preferences[self.dimension_of]
-        return self.fitter.project({name: float(value) for name, value in zip(self.names, wide, strict=True)})
+        wanted = {name: float(value) for name, value in zip(self.names, wide, strict=True)}
+        if self.below and self.fitter.holds(counts := self.fitter.counts(wanted)):
+            return self.fitter.fitted(counts)
+        return self.fitter.project(wanted)
 
     def project(self, preferences: np.ndarray) -> np.ndarray:
         """Coordinates [n, dimensions] on the budget, unrounded, for preferences [n, dimensions]."""
-        return self.relaxed.project(preferences[:, self.dimension_of]) @ self._average
+        wide = preferences[:, self.dimension_of]
+        projected = self.relaxed.project(wide)
+        if self.below:
+            as_they_are = np.clip(wide, self.relaxed.least, self.relaxed.most)
+            projected = np.where((self.relaxed.loads(as_they_are) <= 1)[:, None], as_they_are, projected)
+        return projected @ self._average
+
+    def sample(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Random preferences [count, dimensions]."""
+        points: np.ndarray = rng.random((count, self.dimensions))
+        # Small ones are scaled up onto the budget, large ones lie below it.
+        return points * rng.random((count, 1)) if self.below else points
 
     def coordinates(self, ratios: Mapping[str, float]) -> np.ndarray:
         """Coordinates [dimensions] of ratios by group: averages over the groups that share one."""

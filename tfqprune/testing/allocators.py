@@ -36,6 +36,8 @@ class AllocatorConformance(ABC):
     """
 
     networks: tuple[str, ...] = ("float", "dorefa_residual", "grouped")
+    #: fewer, for an allocator that is slow
+    budgets: tuple[dict[str, Any], ...] = BUDGETS
 
     @abstractmethod
     def make_allocator(self, budget: Budget) -> Allocator:
@@ -52,7 +54,7 @@ class AllocatorConformance(ABC):
         for name in self.networks:
             model = network(name)
             whole = cost(model)
-            for limits in BUDGETS:
+            for limits in self.budgets:
                 slim = cost(prune(model, self.allocate(model, Budget(**limits))))
                 for key, share in limits.items():
                     assert slim[key] <= share * whole[key], (
@@ -65,7 +67,7 @@ class AllocatorConformance(ABC):
             model = network(name)
             graph = ChannelGraph(model)
             costs, whole = CostModel(graph), CostModel(graph).totals()
-            for limits in BUDGETS:
+            for limits in self.budgets:
                 removed = self.allocate(model, Budget(**limits)).removed
                 assert removed, f"{name}: nothing is removed under {limits}"
                 for group, slots in removed.items():

@@ -1,0 +1,63 @@
+"""What a trial is worth: a metric, or a metric with a soft size term."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras_tuner
+
+#: the objective's name where it has a size term
+SOFT = "soft_objective"
+
+
+class Goal:
+    """The objective of a search.
+
+    With a size term, a trial is worth ``metric - weight * share``, where ``share`` is its cost over the
+    budget (of several costs, the largest share). For a metric that is to fall, the term is added.
+
+    Args:
+        objective: a metric's name, or a ``keras_tuner.Objective``.
+        size_weight: of the size term: how much of the metric a whole budget is worth; 0: none.
+
+    Attributes:
+        metric: the metric's name.
+        objective: what the oracle optimises.
+        soft: whether there is a size term.
+
+    Raises:
+        ValueError: a weight that is negative or not finite.
+    """
+
+    def __init__(self, objective: Any, size_weight: float = 0.0) -> None:
+        number = isinstance(size_weight, int | float) and not isinstance(size_weight, bool)
+        if not number or not math.isfinite(size_weight) or size_weight < 0:
+            raise ValueError(
+                "Expected size_weight to be a finite number of at least 0: how much of the objective a whole budget "
+                f"is worth. Received: {size_weight!r}."
+            )
+        self.size_weight = float(size_weight)
+        self.soft = self.size_weight > 0
+        if self.soft:
+            base = keras_tuner.Oracle(objective=objective).objective  # Keras-Tuner knows which way a metric goes
+            self.metric, self.larger_is_better = str(base.name), base.direction == "max"
+            self.objective: Any = keras_tuner.Objective(SOFT, base.direction)
+        else:
+            self.metric, self.objective = str(getattr(objective, "name", objective)), objective
+
+    def __str__(self) -> str:
+        return f"{self.metric} with size_weight {self.size_weight:g}" if self.soft else self.metric
+
+    def of(self, metrics: Mapping[str, float], share: float) -> dict[str, float]:
+        """A trial's metrics, with the soft objective among them where there is one.
+
+        Args:
+            metrics: by name.
+            share: cost over budget.
+        """
+        if not self.soft or self.metric not in metrics:
+            return dict(metrics)
+        sign = -1 if self.larger_is_better else 1
+        return {**metrics, SOFT: metrics[self.metric] + sign * self.size_weight * share}
