@@ -2,8 +2,8 @@
 
     python examples/custom_criterion.py [--quick] [--output runs/custom_criterion]
 
-Each criterion chooses a quarter of every group; batch norms are re-estimated and the accuracy on validation images decides,
-without training. The 2-bit network learns the digits of scikit-learn; the quick form learns less long.
+Each criterion chooses a quarter of every group; batch norms are re-estimated and the accuracy on validation images
+decides, without training. The 2-bit network learns the digits of scikit-learn; the quick form learns less long.
 """
 
 from __future__ import annotations
