@@ -57,9 +57,13 @@ class Gates:
         self._group = tf.constant(graph.group_of.astype(np.int32))
         self._groups = len(graph.groups)
 
-    def indicators(self) -> tf.Tensor:
-        """1 for open and 0 for closed gates [units]; the gradient is that of the gates themselves."""
-        values = tf.convert_to_tensor(self.values)
+    def indicators(self, values: tf.Tensor | None = None) -> tf.Tensor:
+        """1 for open and 0 for closed gates [units]; the gradient is that of the gates themselves.
+
+        Args:
+            values: what to take for the values of the gates; None: their own.
+        """
+        values = tf.convert_to_tensor(self.values if values is None else values)
         return self.opened(values - self.thresholds) + self.free * (values - tf.stop_gradient(values))
 
     def factors(self) -> tf.Tensor:

@@ -249,10 +249,11 @@ class HolisticPruning(tf.keras.Model):
 
     def _gradients(self) -> tf.Tensor:
         """Gradients of all costs to the gates, all of them open [costs, units]."""
+        values = tf.convert_to_tensor(self._gates.values)
         with tf.GradientTape(persistent=True) as tape:
-            tape.watch(self._gates.values)
-            costs = tf.unstack(self._costs(self._gates.indicators()))
-        return tf.stack([tape.gradient(cost, self._gates.values) for cost in costs])
+            tape.watch(values)
+            costs = tf.unstack(self._costs(self._gates.indicators(values)))
+        return tf.stack([tape.gradient(cost, values) for cost in costs])
 
     def _direction(self, weights: tf.Tensor) -> tf.Tensor:
         """The costs' gradients in one, by how much each cost counts [units]."""
