@@ -27,50 +27,70 @@ def floor_bytes(model: Any) -> int:
     Returns:
         Bytes, rounded up.
     """
-    folded, absorbed = _folded_batch_norms(model)
-    bits, seen = 0, set()
+    return math.ceil(sum(floor_by_layer(model).values()))
+
+
+def floor_by_layer(model: Any) -> dict[str, float]:
+    """The bytes of :func:`floor_bytes` layer by layer, those that need none left out.
+
+    What a batch norm adds counts with the convolution or dense layer that it directly follows, as it does in a file;
+    elsewhere it stands under its own name.
+
+    Args:
+        model: a legacy Keras model.
+
+    Returns:
+        Layer name -> bytes, fractions included; layers of one name are summed.
+    """
+    followed = _followed_by_batch_norm(model)
+    absorbed = {id(layer) for layer in followed.values()}
+    bits: dict[str, int] = {}
+    seen = set()
     for layer in leaf_layers(model):
         if id(layer) in seen:
             continue
         seen.add(id(layer))
         if type(layer).__name__ in _BATCH_NORMS:
-            channels = int(np.prod(layer.moving_mean.shape))
-            bits += 32 * channels * (1 if id(layer) in folded else 2)
-            continue
-        quantised = {_key(getattr(layer, weight)): weight for weight in quantized_weights(layer)}
-        for variable in layer._trainable_weights + layer._non_trainable_weights:
-            count = int(np.prod(variable.shape))
-            weight = quantised.get(_key(variable))
-            if weight is not None:
-                bits += count * weight_bits(layer, weight)
-                coded = codes(layer, weight)
-                if coded is not None and np.ndim(coded.scale) and id(layer) not in absorbed:
-                    bits += 32 * int(np.size(coded.scale))
-            elif id(layer) in absorbed and variable is getattr(layer, "bias", None):
-                continue
-            else:
-                bits += 8 * count * int(variable.dtype.size)
-    return math.ceil(bits / 8)
+            home = followed.get(id(layer), layer)
+            folded = home is not layer and not quantized_weights(home)
+            bits[home.name] = bits.get(home.name, 0) + 32 * int(np.prod(layer.moving_mean.shape)) * (2 - folded)
+        else:
+            bits[layer.name] = bits.get(layer.name, 0) + _weight_bits(layer, id(layer) in absorbed)
+    return {name: count / 8 for name, count in bits.items() if count}
+
+
+def _weight_bits(layer: Any, absorbed: bool) -> int:
+    """Bits of a layer's own weights; without bias and scales where a batch norm absorbs them."""
+    bits = 0
+    quantised = {_key(getattr(layer, weight)): weight for weight in quantized_weights(layer)}
+    for variable in layer._trainable_weights + layer._non_trainable_weights:
+        count = int(np.prod(variable.shape))
+        weight = quantised.get(_key(variable))
+        if weight is not None:
+            bits += count * weight_bits(layer, weight)
+            coded = codes(layer, weight)
+            if coded is not None and np.ndim(coded.scale) and not absorbed:
+                bits += 32 * int(np.size(coded.scale))
+        elif not (absorbed and variable is getattr(layer, "bias", None)):
+            bits += 8 * count * int(variable.dtype.size)
+    return bits
 
 
 def _key(variable: Any) -> int:
     return id(getattr(variable, "latent_variable", variable))
 
 
-def _folded_batch_norms(model: Any) -> tuple[set[int], set[int]]:
-    """Ids of batch norms whose scale disappears in a float kernel, and of layers whose bias disappears in theirs."""
-    folded: set[int] = set()
-    absorbed: set[int] = set()
+def _followed_by_batch_norm(model: Any) -> dict[int, Any]:
+    """Id of a batch norm -> the linear layer before it, whose bias disappears in it."""
+    followed: dict[int, Any] = {}
     for layer in leaf_layers(model):
         if type(layer).__name__ not in _BATCH_NORMS or len(layer._inbound_nodes) > 1:
             continue
         for node in layer._inbound_nodes:
             producers = list({id(p): p for p in _as_list(node.inbound_layers)}.values())
             if len(producers) == 1 and _linear_product(producers[0]):
-                absorbed.add(id(producers[0]))
-                if not quantized_weights(producers[0]):
-                    folded.add(id(layer))
-    return folded, absorbed
+                followed[id(layer)] = producers[0]
+    return followed
 
 
 def _linear_product(layer: Any) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tflite_export.flatbuffer import read_bytes, read_model
@@ -55,6 +56,7 @@ class SizeReport:
         rows: every constant, in order of execution.
         floor_bytes: the model's floor where a model was given (see :func:`tflite_export.floor_bytes`), else the bytes
             of the file's weights, scales and biases.
+        floor_by_layer: the model's floor, layer by layer; empty without a model.
         runtime: ``litert`` or ``lce``.
     """
 
@@ -63,6 +65,7 @@ class SizeReport:
     rows: tuple[SizeRow, ...]
     floor_bytes: int
     runtime: str
+    floor_by_layer: dict[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -114,13 +117,15 @@ def size_report(path: str | os.PathLike[str] | bytes, model: Any = None) -> Size
         kinds["scales"] += sum(_quantization_bytes(tensor.quantization) for tensor in subgraph.tensors)
     kinds["names"] = names
     kinds["tables"] = len(data) - sum(kinds.values())
+    layers: dict[str, float] = {}
     if model is not None:
-        from tflite_export.floor import floor_bytes
+        from tflite_export.floor import floor_by_layer
 
-        floor = floor_bytes(model)
+        layers = floor_by_layer(model)
+        floor = math.ceil(sum(layers.values()))
     else:
         floor = kinds["weights"] + kinds["scales"] + kinds["biases"]
-    return SizeReport(len(data), kinds, tuple(rows), floor, "lce" if is_lce(parsed) else "litert")
+    return SizeReport(len(data), kinds, tuple(rows), floor, "lce" if is_lce(parsed) else "litert", layers)
 
 
 def _names(subgraph: Any) -> int:

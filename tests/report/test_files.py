@@ -16,7 +16,10 @@ import pytest
 from tests.report.examples import NAME, NETWORK, REPORT
 from tfqprune import report
 from tfqprune.errors import OutputError
-from tfqprune.report import plots
+
+PLOTS = (
+    "costs", "speed", "ratios", "sensitivity", "network", "layers", "file", "floor", "trials", "progress"
+)  # fmt: skip
 
 
 class _Page(HTMLParser):
@@ -89,12 +92,35 @@ def test_names_are_escaped(page: _Page) -> None:
 
 
 def test_every_section_is_there(page: _Page) -> None:
-    headings = ["Before and after", "Ratio of each channel group", "Size of each layer, before and after"]
-    headings += ["All trials: accuracy against size", "All trials in their order, and the best so far"]
-    for heading in [*headings, "To repeat this", "Where it ran", "Versions", "Channel groups: 2", "Trials: 5"]:
+    headings = ["Before and after", "Agreement of file and Keras model", "Channel groups", "Size"]
+    headings += ["Trials of the search", "Files", "To repeat this", "Settings", "Where it ran", "Versions"]
+    for heading in [*headings, "Channel groups in words: 3", "All trials: 5"]:
         assert heading in page.text, heading
-    assert sum(tag == "svg" for tag, _ in page.tags) == 4  # the second network has nothing to draw
-    assert ["make", "demo", "tfqprune", "demo", "--seed", "0"][0] in " ".join(page.text)
+    # The second network has nothing to draw.
+    assert sum(tag == "svg" for tag, _ in page.tags) == len(PLOTS)
+    assert "tfqprune demo --seed 0" in " ".join(page.text)
+    assert "ran <out> of memory" in page.text
+    anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
+    inside = {str(link) for link in links if str(link).startswith("#")}
+    assert {link[1:] for link in inside} <= anchors
+    assert links - inside == {"uniform.tflite", "uniform.json"}
+
+
+def test_every_picture_says_what_it_shows(page: _Page) -> None:
+    alts = [str(a["aria-label"]) for tag, a in page.tags if tag == "div" and a.get("role") == "img"]
+    assert len(alts) == len(set(alts)) == len(PLOTS)
+    for said in (
+        "Of dense: uniform: Parameters 69 %, MACs 67 %",  # 120,000 / 174,506; 1.1 / 1.65 million
+        "dense: 210 µs, 391 KiB; bayesian: 150 µs, 293 KiB",
+        "uniform: 25 to 25 %; bayesian: 50 to 50 %",
+        "most sensitive first: stage1 34.0",  # 95 % - 61 %
+        "A: 16 units of conv1, conv2",
+        "bayesian: 40.0 KiB, floor 30.0 KiB",
+        "best: trial 4, 90.0 %. Pareto front over memory: trials 4, 5; Pareto front over macs: trials 1, 4.",
+        "Best so far: 80.0 % from trial 1, 90.0 % from trial 4.",
+    ):
+        assert sum(said in alt for alt in alts) == 1, (said, alts)
 
 
 def test_figures_in_the_table(page: _Page) -> None:
@@ -115,7 +141,7 @@ def test_inner_identifiers_of_pictures_differ(folder: Path) -> None:
 
 def test_files(folder: Path) -> None:
     names = sorted(path.name for path in (folder / "plots").iterdir())
-    assert names == [f"1-resnet_binary_x-{plot}.png" for plot in ("layers", "progress", "ratios", "trials")]
+    assert names == sorted(f"1-resnet_binary_x-{plot}.png" for plot in PLOTS)
     for path in (folder / "plots").iterdir():
         data = path.read_bytes()
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
@@ -127,6 +153,16 @@ def test_json_holds_the_same(folder: Path) -> None:
     assert json.loads((folder / "report.json").read_text())["networks"][0]["variants"][1]["memory"] == 35_660.8
 
 
+def test_drawn_again_from_its_folder(folder: Path, tmp_path: Path) -> None:
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "report.html").write_text("spoilt")
+    written = report.redraw(folder)
+    assert set(written.values()) == set(kept)
+    assert {path: path.read_bytes() for path in kept} == kept
+    elsewhere = report.redraw(folder, tmp_path / "elsewhere")
+    assert elsewhere["html"].read_bytes() == kept[folder / "report.html"]
+
+
 def test_same_report_same_bytes(folder: Path, tmp_path: Path) -> None:
     report.write(REPORT, tmp_path)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -135,37 +171,12 @@ def test_same_report_same_bytes(folder: Path, tmp_path: Path) -> None:
 
 def test_numbers_of_numpy_and_no_numbers(tmp_path: Path) -> None:
     row = report.VariantRow("dense", accuracy=np.float32(0.5), params=np.int64(7), latency_ms=float("nan"))  # type: ignore[arg-type]
-    report.write(replace(REPORT, networks=(replace(NETWORK, variants=(row,)),)), tmp_path)
+    trials = (report.TrialRow(1, 0.5, {"memory": float("inf"), "macs": 7.0}), *NETWORK.trials)
+    report.write(replace(REPORT, networks=(replace(NETWORK, variants=(row,), trials=trials),)), tmp_path)
+    assert report.read(tmp_path).networks[0].trials[0].costs == {"macs": 7.0}
     data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     variant = data["networks"][0]["variants"][0]
     assert (variant["accuracy"], variant["params"], variant["latency_ms"]) == (0.5, 7, None)
-
-
-def test_many_layers_become_the_largest_and_the_rest() -> None:
-    layers = tuple(report.LayerRow(f"layer{i:03d}", {"dense": 1024.0 * (i + 1)}) for i in range(100))
-    axes = plots.draw(replace(NETWORK, layers=layers))["layers"].axes[0]
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    # The 39 largest are layers 61 to 99, in the order of the network; 61 are left, 1 + ... + 61 = 1,891 KiB.
-    assert labels == [*(f"layer{i:03d}" for i in range(61, 100)), "61 smaller layers"]
-    assert axes.patches[39].get_width() == pytest.approx(1891)
-
-
-def test_ratio_bars() -> None:
-    axes = plots.draw(NETWORK)["ratios"].axes[0]
-    # uniform: 12 of 16 stay, the frozen group whole; bayesian: 8 of 16.
-    assert [bar.get_width() for bar in axes.patches] == [25.0, 0.0, 50.0, 0.0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["stage1 (16)", "dense (10, frozen)"]
-
-
-def test_best_so_far_counts_what_met_the_budget() -> None:
-    # Trial 2 was better but over the budget, trial 3 failed, trial 5 was worse than trial 4.
-    assert plots.best_so_far(NETWORK.trials) == [(1, 0.80), (2, 0.80), (3, 0.80), (4, 0.90), (5, 0.90)]
-    assert plots.best_so_far(NETWORK.trials[1:3]) == []
-
-
-def test_nothing_met_the_budget() -> None:
-    over = tuple(replace(trial, feasible=False) for trial in NETWORK.trials)
-    assert set(plots.draw(replace(NETWORK, trials=over))) == {"ratios", "layers", "trials", "progress"}
 
 
 class TestBadRequests:
@@ -182,12 +193,21 @@ class TestBadRequests:
             report.write(REPORT, tmp_path / "file")
         assert (tmp_path / "file").read_text() == "in the way"
 
-    @pytest.mark.parametrize("content", [None, "no JSON", "[]", "{}", '{"networks": [{}]}', '{"networks": [], "x": 1}'])
-    def test_read_refuses_what_is_no_report(self, content: str | None, tmp_path: Path) -> None:
-        if content is not None:
-            (tmp_path / "report.json").write_text(content)
-        with pytest.raises(OutputError, match=r"Expected a report\.json"):
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "no JSON", "[]", "{}", '{"networks": []}', '{"tfqprune_report": 2, "networks": [{}]}',
+            '{"tfqprune_report": 2, "networks": [], "x": 1}', '{"tfqprune_report": 99, "title": "", "networks": []}',
+        ],
+    )  # fmt: skip
+    def test_read_refuses_what_is_no_report(self, content: str, tmp_path: Path) -> None:
+        (tmp_path / "report.json").write_text(content)
+        with pytest.raises(OutputError, match=r"Expected a report\.json written by"):
             report.read(tmp_path)
+
+    def test_unfinished_run(self, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="Run the command of an unfinished run again"):
+            report.redraw(tmp_path)
 
 
 def test_knows_no_tensorflow() -> None:

@@ -23,7 +23,7 @@ def test_comparison() -> None:
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     assert "95.5 % (−2.3 pp)" in lines["Accuracy"]
     assert "34.8 KiB (−30.0 %)" in lines["Memory"]
-    assert lines[".tflite"].split() == [".tflite", "58.6", "KiB", "43.9", "KiB", "(−25.0", "%)", "–"]
+    assert lines["Peak"].split() == ["Peak", "RAM", "391", "KiB", "–", "293", "KiB", "(−25.1", "%)"]
 
 
 def test_comparison_fits_eighty_columns() -> None:

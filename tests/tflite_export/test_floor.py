@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import tflite_export as te
+from tflite_export.floor import floor_by_layer
 
 layers = tf.keras.layers
 
@@ -68,3 +69,15 @@ def test_shared_and_nested_layers_count_once(net: Callable[..., Any]) -> None:
     first, second = layers.Input((12,)), layers.Input((12,))
     twice = tf.keras.Model([first, second], layers.add([inner(first), inner(second)]))
     assert te.floor_bytes(twice) == te.floor_bytes(inner)
+
+
+def test_layers_of_the_plain_network_sum_to_the_floor(net: Callable[..., Any]) -> None:
+    model = net("plain", "2")
+    # first 216 floats and 8 of its folded norm; q1 1,152 codes of 2 bits and 2*16 floats of the norm behind it; the
+    # norm of q2 stands behind the pooling, so under its own name; last 1,280 + 5 floats.
+    by_layer = floor_by_layer(model)
+    assert by_layer.pop("first") == 4 * (216 + 8)
+    assert by_layer.pop("q1") == 1152 * 2 / 8 + 4 * 32
+    assert by_layer.pop("q2") == 2304 * 2 / 8
+    assert by_layer.pop("last") == 4 * 1285
+    assert list(by_layer.values()) == [4 * 32]

@@ -35,10 +35,20 @@ def test_bytes_of_the_plain_packed_network(exported: Callable[..., te.ExportResu
     assert scales == {"q1": 16, "q2": 1}
 
 
+def test_no_layer_lies_below_its_floor(exported: Callable[..., te.ExportResult]) -> None:
+    report = exported("packed", "plain", "2").breakdown
+    assert sum(report.floor_by_layer.values()) == report.floor_bytes
+    # q2's batch norm stands behind the pooling: in the file its constants belong to an operator without a name
+    assert {name for name in report.floor_by_layer if name in report.by_layer} == {"first", "q1", "q2", "last"}
+    for name in ("first", "q1", "q2"):  # the bias of last is all zeros, and left out
+        assert report.by_layer[name] >= report.floor_by_layer[name]
+
+
 def test_without_a_model_the_floor_is_the_payload(exported: Callable[..., te.ExportResult]) -> None:
     report = te.size_report(exported("packed", "plain", "2").path)
     kinds = report.by_kind
     assert report.floor_bytes == kinds["weights"] + kinds["scales"] + kinds["biases"]
+    assert report.floor_by_layer == {}
     assert 1.0 < report.ratio < 2.0
 
 

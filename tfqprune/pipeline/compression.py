@@ -23,7 +23,7 @@ from tfqprune.channels import ChannelGraph
 from tfqprune.errors import BudgetError, DataError
 from tfqprune.fitting import Fitter
 from tfqprune.pipeline.display import Display
-from tfqprune.pipeline.environment import command, processor, versions
+from tfqprune.pipeline.environment import as_text, command, processor, versions
 from tfqprune.pipeline.folder import RunFolder
 from tfqprune.pipeline.line import DENSE, Line, Variant, loss_of
 from tfqprune.plan import PruningPlan
@@ -59,7 +59,7 @@ class CompressionResult:
     @property
     def best(self) -> Variant:
         """The pruned variant with the highest accuracy on the test data (the first, where none has one)."""
-        return max(self.variants[1:], key=lambda variant: variant.row.accuracy or 0.0)
+        return self[self.network.best.name]
 
     def __str__(self) -> str:
         rows = [
@@ -182,8 +182,7 @@ def compress(
 
         variants.append(line.variant(name, make))
 
-    limit = outline.limits.limits.get("memory")
-    network = line.network(title or model.name, variants, limit)
+    network = line.network(title or model.name, variants, outline)
     page = None
     if report:
         run = RunReport(
@@ -191,7 +190,8 @@ def compress(
             (network,),
             created=timestamp(),
             commands=(command(),),
-            environment={"processor": processor(), "seed": str(seed)},
+            settings=as_text({**settings, "budget": str(budget)}),
+            environment={"processor": processor()},
             versions=versions(),
         )
         page = write(run, folder.path)["html"]

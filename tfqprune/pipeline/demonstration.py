@@ -20,7 +20,7 @@ from tfqprune.data import DataSplits, load
 from tfqprune.fitting import Fitter
 from tfqprune.pipeline.compression import CompressionResult, compress, timestamp
 from tfqprune.pipeline.display import Display
-from tfqprune.pipeline.environment import command, processor, versions
+from tfqprune.pipeline.environment import as_text, command, processor, versions
 from tfqprune.pipeline.folder import RunFolder, read_state
 from tfqprune.pipeline.line import save_model
 from tfqprune.recovery import finetune
@@ -115,7 +115,8 @@ def demonstrate(
         ),
         created=timestamp(),
         commands=(command(),),
-        environment={"processor": processor(), **{key: str(value) for key, value in asdict(settings).items()}},
+        settings=as_text(asdict(settings)),
+        environment={"processor": processor()},
         versions=versions(),
     )
     page = write(_inside(report, results), folder.path)["html"]

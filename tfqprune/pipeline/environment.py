@@ -6,8 +6,10 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = (
     "tfqprune", "tensorflow", "tf_keras", "larq", "larq-compute-engine", "ai-edge-litert", "keras-tuner", "numpy",
@@ -37,6 +39,22 @@ def processor() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
+def as_text(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as a reader likes to see them: "learning rate" -> "0.001"; what is empty is left out."""
+    shown = {}
+    for key, value in settings.items():
+        if isinstance(value, list | tuple):
+            value = ", ".join("×".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for v in value)
+        if value is not None and value != "":
+            shown[key.replace("_", " ")] = str(value)
+    return shown
+
+
 def command() -> str:
     """The command line of this process, as one would type it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    script = Path(sys.argv[0])
+    if script.name == "__main__.py":
+        first = ["python", "-m", script.parent.name]
+    else:
+        first = ["python", script.name] if script.suffix == ".py" else [script.name]
+    return shlex.join([*first, *sys.argv[1:]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,16 @@ from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.costs import CostModel
 from tfqprune.evaluation import PlanEvaluator
+from tfqprune.fitting import Fitter
 from tfqprune.pipeline.display import Display
 from tfqprune.pipeline.folder import RunFolder
+from tfqprune.pipeline.gathering import group_rows, layer_rows, node_rows, read_curves, read_trials
 from tfqprune.pipeline.variants import measure_variant
 from tfqprune.plan import PruningPlan
-from tfqprune.report import GroupRow, LayerRow, NetworkReport, TrialRow, VariantRow
+from tfqprune.report import NetworkReport, VariantRow
 
 DENSE = "dense"
+CURVES = "curves.json"
 
 
 @dataclass(frozen=True)
@@ -113,65 +115,28 @@ class Line:
             options: dict[str, Any] = {}
             if name == "sensitivity":
                 evaluator = PlanEvaluator(self.graph, validation, train, loss=loss_of(self.model))
-                options["evaluate"] = evaluator
+                options |= {"evaluate": evaluator, "path": file.with_name(CURVES)}
             plan = get_allocator(name)(budget, **options).allocate(self.model, criterion, train, **limits)
         plan.save(file)
         self.display.say(f"  {sum(map(len, plan.removed.values()))} of {sum(plan.sizes.values())} units go")
         return plan
 
-    def network(self, title: str, variants: Sequence[Variant], limit: float | None) -> NetworkReport:
+    def network(self, title: str, variants: Sequence[Variant], outline: Fitter) -> NetworkReport:
         """All figures of the run, for the report."""
         plans = {variant.name: variant.plan for variant in variants if variant.plan is not None}
-        groups = tuple(
-            GroupRow(
-                group.name,
-                group.size,
-                {name: len(plan.kept[group.name]) for name, plan in plans.items()},
-                group.layers,
-                group.frozen,
-            )
-            for group in self.graph.groups
-        )
-        costs = {DENSE: self.costs.cost()}
-        costs |= {name: self.costs.cost(plan.alive_units(self.graph)) for name, plan in plans.items()}
-        layers = tuple(
-            LayerRow(
-                layer.name,
-                {name: total.layers[index].memory for name, total in costs.items()},
-                layer.type,
-                layer.weight_bits,
-            )
-            for index, layer in enumerate(costs[DENSE].layers)
-        )
+        curves, baseline = read_curves(self.folder.path / "sensitivity" / CURVES)
         return NetworkReport(
             title,
             tuple(variant.row for variant in variants),
-            groups=groups,
-            layers=layers,
+            groups=group_rows(self.graph, plans, outline.excluded),
+            nodes=node_rows(self.graph),
+            layers=layer_rows(self.graph, self.costs, DENSE, plans),
             trials=read_trials(self.folder.path / "bayesian" / "trials" / "trials.json"),
-            size_budget=limit,
+            curves=curves,
+            baseline=baseline,
+            budget=outline.limits.limits,
             plans={name: f"{name}/plan.json" for name in plans},
         )
-
-
-def read_trials(file: Path) -> tuple[TrialRow, ...]:
-    """The trials that a ratio search left on disk; none where there was no search."""
-    if not file.exists():
-        return ()
-    rows = []
-    for number, record in enumerate(json.loads(file.read_text(encoding="utf-8")), start=1):
-        metrics = record["metrics"]
-        rows.append(
-            TrialRow(
-                number,
-                record["value"],
-                metrics.get("memory"),
-                record["ratios"],
-                record["status"] == "COMPLETED",
-                metrics.get("seconds"),
-            )
-        )
-    return tuple(rows)
 
 
 def save_model(model: tf.keras.Model, file: Path) -> None:

@@ -72,11 +72,22 @@ def measure_variant(
             floor_bytes=result.floor_bytes,
             format=result.format,
             agreement=result.agreement.top1,
-            note=f"{result.agreement.off_share:.1%} of {result.agreement.samples} samples off by more than "
-            f"{result.agreement.tolerance:g}",
+            off_share=result.agreement.off_share,
+            max_error=result.agreement.max_error,
+            tolerance=result.agreement.tolerance,
+            compared=result.agreement.samples,
+            file_kinds=result.breakdown.by_kind,
+            file_layers=result.breakdown.by_layer,
+            floor_layers=result.breakdown.floor_by_layer,
         )
         measured = te.benchmark(file)
-        row.update(ram_bytes=measured.peak_memory, latency_ms=measured.latency_ms)
+        row.update(
+            ram_bytes=measured.peak_memory,
+            latency_ms=measured.latency_ms,
+            latency_spread_ms=measured.latency_spread_ms,
+            runtime=f"{measured.runtime}, {measured.threads} {'thread' if measured.threads == 1 else 'threads'}, "
+            f"XNNPACK {'on' if measured.xnnpack else 'off'}",
+        )
     except (MissingDependencyError, ExportError) as error:
         # The figures so far stand; what is missing, and why, is said in the table, the report and on the terminal.
         row["note"] = f"no .tflite file: {error}"

@@ -1,4 +1,4 @@
-"""Writes a report: ``report.html``, ``report.json`` and the plots as PNG; and reads it back."""
+"""Writes a report: ``report.html``, ``report.json`` and the plots as PNG; reads it back, and draws it again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from tfqprune.errors import OutputError
-from tfqprune.report import plots, words
-from tfqprune.report.model import GroupRow, LayerRow, NetworkReport, RunReport, TrialRow, VariantRow
+from tfqprune.report import plots
+from tfqprune.report.drawing import png
+from tfqprune.report.model import (
+    CurveRow,
+    GroupRow,
+    LayerRow,
+    NetworkReport,
+    NodeRow,
+    RunReport,
+    TrialRow,
+    VariantRow,
+)
+from tfqprune.report.page import make_page
 
-_TITLES = {
-    "ratios": "Ratio of each channel group",
-    "layers": "Size of each layer, before and after",
-    "trials": "All trials: accuracy against size",
-    "progress": "All trials in their order, and the best so far",
-}
+_VERSION = 2
 
 
 def write(report: RunReport, directory: str | os.PathLike[str]) -> dict[str, Path]:
@@ -41,15 +47,17 @@ def write(report: RunReport, directory: str | os.PathLike[str]) -> dict[str, Pat
         raise ValueError("Expected a report with at least one network, and a variant in each. Received: none.")
     folder = Path(directory)
     written = {"html": folder / "report.html", "json": folder / "report.json"}
-    figures = [plots.draw(network) for network in report.networks]
+    content = json.dumps({"tfqprune_report": _VERSION, **_finite(asdict(report))}, indent=2) + "\n"
+    report = _report(json.loads(content))  # the page shows what the JSON holds, so that it can be drawn again
+    drawn = [plots.draw(network) for network in report.networks]
     try:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
-        written["json"].write_text(json.dumps(_finite(asdict(report)), indent=2) + "\n", encoding="utf-8")
-        written["html"].write_text(_page(report, figures), encoding="utf-8")
-        for number, (network, drawn) in enumerate(zip(report.networks, figures), start=1):
-            for name, figure in drawn.items():
+        written["json"].write_text(content, encoding="utf-8")
+        written["html"].write_text(make_page(report, drawn), encoding="utf-8")
+        for number, (network, mine) in enumerate(zip(report.networks, drawn), start=1):
+            for name, plot in mine.items():
                 path = folder / "plots" / f"{number}-{_file_name(network.name)}-{name}.png"
-                path.write_bytes(plots.png(figure))
+                path.write_bytes(png(plot.figure))
                 written[f"{network.name}/{name}"] = path
     except OSError as error:
         raise OutputError(
@@ -63,33 +71,64 @@ def read(path: str | os.PathLike[str]) -> RunReport:
     """Reads ``report.json`` (or the folder it lies in) back.
 
     Raises:
-        OutputError: there is no such file, or it holds no report.
+        OutputError: there is no such file, it holds no report, or one of another version.
     """
     file = Path(path)
     file = file / "report.json" if file.is_dir() else file
+    if not file.exists():
+        raise OutputError(
+            f"Expected a report.json, which a finished run leaves in its folder. Received: '{file}', which is not "
+            "there. Run the command of an unfinished run again: it goes on where it stopped."
+        )
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        networks = tuple(_network(network) for network in data.pop("networks"))
-        return RunReport(networks=networks, **_tuples(data))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _report(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(
             f"Expected a report.json written by this program. Received: '{file}' ({type(error).__name__}: {error})."
         ) from error
 
 
+def redraw(directory: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> dict[str, Path]:
+    """Makes page and plots again from the ``report.json`` of an output folder: nothing is run or measured.
+
+    Args:
+        directory: the output folder of a run.
+        output: where to; by default into the same folder. Links to files in the page are relative to ``directory``.
+
+    Returns:
+        As :func:`write`.
+
+    Raises:
+        OutputError: there is no report in the folder, or it cannot be written.
+    """
+    return write(read(directory), directory if output is None else output)
+
+
+def _report(data: dict[str, Any]) -> RunReport:
+    version = data.pop("tfqprune_report", 1)
+    if version != _VERSION:
+        raise ValueError(f"version {version}, expected {_VERSION}")
+    networks = tuple(_network(network) for network in data.pop("networks"))
+    return RunReport(networks=networks, **_fields(data))
+
+
 def _network(data: dict[str, Any]) -> NetworkReport:
-    rows: dict[str, Any] = {
-        "variants": tuple(VariantRow(**row) for row in data.pop("variants")),
-        "groups": tuple(GroupRow(**_tuples(row)) for row in data.pop("groups")),
-        "layers": tuple(LayerRow(**row) for row in data.pop("layers")),
-        "trials": tuple(TrialRow(**row) for row in data.pop("trials")),
-    }
-    return NetworkReport(**rows, **data)
+    rows: dict[str, type[Any]] = {
+        "variants": VariantRow, "groups": GroupRow, "nodes": NodeRow, "layers": LayerRow, "trials": TrialRow,
+        "curves": CurveRow,
+    }  # fmt: skip
+    made = {name: tuple(kind(**_fields(row)) for row in data.pop(name)) for name, kind in rows.items()}
+    return NetworkReport(**made, **_fields(data))
 
 
-def _tuples(data: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only; the dataclasses hold tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+def _fields(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only, the dataclasses hold tuples; in a mapping, what is no number is not there."""
+    fields = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            value = {name: entry for name, entry in value.items() if entry is not None}
+        fields[key] = tuple(value) if isinstance(value, list) else value
+    return fields
 
 
 def _finite(value: Any) -> Any:
@@ -105,48 +144,3 @@ def _finite(value: Any) -> Any:
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "network"
-
-
-def _page(report: RunReport, figures: list[dict[str, Any]]) -> str:
-    """The HTML page, with everything it needs inside."""
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tfqprune.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    networks = [
-        {
-            "data": network,
-            "anchor": f"network-{number}",
-            "columns": words.columns(network.variants),
-            "cards": _cards(network),
-            # matplotlib escapes the names in its SVG, so it may stand in the page as it is.
-            "plots": [
-                (name, _TITLES[name], Markup(plots.svg(figure, f"{number}-{name}"))) for name, figure in drawn.items()
-            ],
-            "ratios": [
-                variant.name for variant in network.variants if any(variant.name in g.kept for g in network.groups)
-            ],
-        }
-        for number, (network, drawn) in enumerate(zip(report.networks, figures), start=1)
-    ]
-    return environment.get_template("report.html.j2").render(report=report, networks=networks, words=words)
-
-
-def _cards(network: NetworkReport) -> list[tuple[str, str, str]]:
-    """The first things to see: (heading, value, explanation), the last variant against the first."""
-    first, last = network.variants[0], network.variants[-1]
-    cards = []
-    for field, heading, text, points in (
-        ("accuracy", "Accuracy", words.percent, True),
-        ("memory", "Memory", words.size, False),
-        ("tflite_bytes", ".tflite file", words.size, False),
-        ("latency_ms", "Latency", words.milliseconds, False),
-    ):
-        value, before = getattr(last, field), getattr(first, field)
-        if value is None:
-            continue
-        against = words.change(value, before, points=points) if last is not first else ""
-        cards.append((heading, text(value), f"{against} against {first.name}, {text(before)}" if against else ""))
-    return cards

@@ -1,210 +1,264 @@
-"""The plots of a report, drawn with matplotlib without a display."""
+"""The plots of a report: what each is drawn from, how it is read, and what it says."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tfqprune.report import words
-from tfqprune.report.model import GroupRow, LayerRow, NetworkReport, TrialRow
+from tfqprune.report.drawing import (
+    COLOURS,
+    INK,
+    Plot,
+    bars,
+    colour,
+    dots,
+    label_rows,
+    legend,
+    make_figure,
+    plain,
+    style,
+)
+from tfqprune.report.model import LayerRow, NetworkReport, VariantRow
+from tfqprune.report.picture import draw_network
+from tfqprune.report.search import draw_curves, draw_progress, draw_trials
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_COLOURS = ("#8a8f98", "#2f7ed8", "#e07b00", "#1a9850", "#9b59b6", "#d6455d")
-# Ink is drawn in a colour that nothing else has, and becomes the page's own text colour in the SVG.
-_INK = "#010203"
-_MOST_LAYERS = 40
-
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _INK,
-    "grid.alpha": 0.15,
-    "legend.frameon": False,
-}
+MOST_LAYERS = 24
+_LEAST = 0.002  # share of all layers that one must have to be shown by itself
 
 
-def draw(network: NetworkReport) -> dict[str, Figure]:
-    """All plots that a network has the data for: name -> figure."""
-    from matplotlib import rc_context
-
-    figures: dict[str, Figure] = {}
-    with rc_context(_STYLE):
-        pruned = [variant.name for variant in network.variants if any(variant.name in g.kept for g in network.groups)]
-        if pruned:
-            figures["ratios"] = _ratios(network.groups, pruned)
-        sized = [variant.name for variant in network.variants if any(variant.name in r.sizes for r in network.layers)]
-        if sized:
-            figures["layers"] = _layers(network.layers, sized)
-        scored = [trial for trial in network.trials if trial.score is not None and trial.size is not None]
-        if scored:
-            figures["trials"] = _trials(scored, network.size_budget)
-        if any(trial.score is not None for trial in network.trials):
-            figures["progress"] = _progress(network.trials)
-    return figures
-
-
-def svg(figure: Figure, salt: str) -> str:
-    """A figure as an SVG element whose text and lines take the colour of the page around it.
-
-    Args:
-        figure: to write.
-        salt: different for every figure of a page, so that their inner identifiers differ.
-    """
-    from matplotlib import rc_context
-
-    text = io.StringIO()
-    with rc_context({**_STYLE, "svg.hashsalt": salt}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None}, bbox_inches="tight")
-    whole = text.getvalue()
-    return whole[whole.index("<svg") :].replace(_INK, "currentColor")
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG on white, 150 dots an inch."""
-    from matplotlib import rc_context
-
-    data = io.BytesIO()
-    with rc_context(_STYLE):
-        figure.savefig(data, format="png", dpi=150, facecolor="white", bbox_inches="tight")
-    return data.getvalue()
-
-
-def _figure(height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.6, height))
-    return figure, figure.subplots()
-
-
-def _plain(name: str) -> str:
-    """A name that matplotlib does not read as a formula."""
-    return name.replace("$", r"\$")
-
-
-def _bars(axes: Any, labels: Sequence[str], series: dict[str, list[float]], colours: Sequence[str]) -> None:
-    """Horizontal bars, one cluster a label, from top to bottom in the order given."""
-    thickness = 0.8 / len(series)
-    for number, (name, values) in enumerate(series.items()):
-        positions = [row + (number - (len(series) - 1) / 2) * thickness for row in range(len(labels))]
-        axes.barh(positions, values, height=thickness * 0.92, color=colours[number], label=_plain(name))
-    axes.set_yticks(range(len(labels)), [_plain(label) for label in labels])
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
-    if len(series) > 1:
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(series)))
-
-
-def _ratios(groups: Sequence[GroupRow], pruned: Sequence[str]) -> Figure:
-    """Ratio of every group under every plan; frozen groups are named as such."""
-    figure, axes = _figure(1.0 + 0.16 * len(groups) * (1 + len(pruned)))
-    labels = [f"{group.name} ({group.units}{', frozen' if group.frozen else ''})" for group in groups]
-    series = {
-        name: [100 * words.ratio(group.units, group.kept.get(name, group.units)) for group in groups] for name in pruned
+def draw(network: NetworkReport) -> dict[str, Plot]:
+    """All plots that a network has the data for: name -> plot, in the order of the page."""
+    makers = {
+        "costs": _costs,
+        "speed": _speed,
+        "ratios": _ratios,
+        "sensitivity": draw_curves,
+        "network": draw_network,
+        "layers": _layers,
+        "file": _file,
+        "floor": _floor,
+        "trials": draw_trials,
+        "progress": draw_progress,
     }
-    _bars(axes, labels, series, _COLOURS[1:])
+    with style():
+        drawn = {name: make(network) for name, make in makers.items()}
+    return {name: plot for name, plot in drawn.items() if plot is not None}
+
+
+def _costs(network: NetworkReport) -> Plot | None:
+    """What remains of each cost under every variant, the first being 100 %."""
+    first, others = network.variants[0], network.variants[1:]
+    columns = [
+        column
+        for column in words.COLUMNS
+        if column.compare and not column.points and getattr(first, column.field)
+        if any(getattr(row, column.field) is not None for row in others)
+    ]
+    if not columns:
+        return None
+
+    def share(row: VariantRow, column: words.Column) -> float | None:
+        value = getattr(row, column.field)
+        return None if value is None else 100 * value / getattr(first, column.field)
+
+    figure, axes = make_figure(0.9 + 0.36 * len(columns))
+    series = [(row.name, number, [share(row, column) for column in columns]) for number, row in enumerate(others, 1)]
+    most = max(value for _, _, values in series for value in values if value is not None)
+    axes.set_xlim(0, max(105.0, most * 1.05))
+    axes.axvline(100, color=COLOURS[0], linewidth=1.5, label=plain(first.name))
+    dots(axes, [column.title for column in columns], series)
+    axes.set_xlabel(f"share of {plain(first.name)} that remains (%)")
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"{c.title} {v:.0f} %" for c, v in zip(columns, values) if v is not None)
+        for name, _, values in series
+    )
+    return Plot(
+        "What remains", f"Further left is smaller or faster; the line is {first.name}.", f"Of {first.name}: {said}.",
+        figure,
+    )  # fmt: skip
+
+
+def _speed(network: NetworkReport) -> Plot | None:
+    """Latency with its spread, and peak memory, of every variant that was run."""
+    rows = [(number, row) for number, row in enumerate(network.variants) if row.latency_ms is not None]
+    if not rows:
+        return None
+    figure, (time, memory) = make_figure(1.3 + 0.5 * len(rows), rows=2)
+    panels: tuple[tuple[Any, list[float], list[float], list[str], str], ...] = (
+        (
+            time,
+            [row.latency_ms or 0.0 for _, row in rows],
+            [(row.latency_spread_ms or 0.0) / 2 for _, row in rows],
+            [words.milliseconds(row.latency_ms) for _, row in rows],
+            "median latency of one inference (ms)",
+        ),
+        (
+            memory,
+            [(row.ram_bytes or 0) / 1024 for _, row in rows],
+            [0.0] * len(rows),
+            [words.size(row.ram_bytes) for _, row in rows],
+            "peak memory of one inference (KiB)",
+        ),
+    )
+    for axes, values, spread, texts, label in panels:
+        axes.barh(range(len(rows)), values, height=0.62, color=[colour(number) for number, _ in rows])
+        shown = [(value, row, half) for row, (value, half) in enumerate(zip(values, spread)) if half]
+        if shown:
+            at, where, halves = zip(*shown)
+            axes.errorbar(at, where, xerr=halves, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+        for row, (value, half, text) in enumerate(zip(values, spread, texts)):
+            axes.annotate(text, (value + half, row), xytext=(6, 0), textcoords="offset points", va="center")
+        label_rows(axes, [row.name for _, row in rows])
+        axes.set_xlim(0, max(values) * 1.3 or 1.0)
+        axes.set_xlabel(label)
+    return Plot(
+        "Latency and RAM",
+        "Whiskers span the middle half of the runs; differences within them say nothing.",
+        "; ".join(f"{row.name}: {words.milliseconds(row.latency_ms)}, {words.size(row.ram_bytes)}" for _, row in rows)
+        + ".",
+        figure,
+    )
+
+
+def _ratios(network: NetworkReport) -> Plot | None:
+    """Ratio of every group under every plan."""
+    groups = [group for group in network.groups if group.frozen is None]
+    pruned = [(row.name, number) for number, row in enumerate(network.variants) if row.name in network.pruned]
+    if not groups or not pruned:
+        return None
+    figure, axes = make_figure(0.9 + 0.26 * len(groups))
+    series: list[tuple[str, int, list[float | None]]] = [
+        (name, number, [100 * words.ratio(group.units, group.kept.get(name, group.units)) for group in groups])
+        for name, number in pruned
+    ]
     axes.set_xlim(0, 100)
+    dots(axes, [f"{group.name} ({group.units})" for group in groups], series)
     axes.set_xlabel("units removed (%)")
-    return figure
+    spans = "; ".join(f"{name}: {min(v or 0 for v in vs):.0f} to {max(v or 0 for v in vs):.0f} %"
+                      for name, _, vs in series)  # fmt: skip
+    frozen = len(network.groups) - len(groups)
+    note = f" {frozen} frozen {'group is' if frozen == 1 else 'groups are'} left out." if frozen else ""
+    return Plot(
+        "Ratio of each channel group",
+        "Share of each group's units that is removed; the number of units stands in brackets." + note,
+        f"Ratios over {len(groups)} groups, {spans}.",
+        figure,
+    )
 
 
-def _layers(layers: Sequence[LayerRow], names: Sequence[str]) -> Figure:
-    """Size of every layer under every variant; of many layers the largest, and the rest together."""
-    shown, rest = list(layers), []
-    if len(layers) > _MOST_LAYERS:
-        largest = sorted(layers, key=lambda layer: max(layer.sizes.values(), default=0.0), reverse=True)
-        chosen = {id(layer) for layer in largest[: _MOST_LAYERS - 1]}
-        shown = [layer for layer in layers if id(layer) in chosen]
-        rest = [layer for layer in layers if id(layer) not in chosen]
-    labels = [layer.name for layer in shown]
-    series = {name: [layer.sizes.get(name, 0.0) / 1024 for layer in shown] for name in names}
-    if rest:
-        labels.append(f"{len(rest)} smaller layers")
-        for name in names:
-            series[name].append(sum(layer.sizes.get(name, 0.0) for layer in rest) / 1024)
-    figure, axes = _figure(1.0 + 0.13 * len(labels) * (1 + len(names)))
-    _bars(axes, labels, series, _COLOURS)
+def _largest(names: Sequence[str], sizes: Mapping[str, float]) -> tuple[list[str], list[str]]:
+    """Of many layers the largest, in the order of the network, and those that are shown together."""
+    worth = _LEAST * sum(sizes[name] for name in names)
+    order = sorted(names, key=lambda name: sizes[name], reverse=True)
+    chosen = {name for name in order[: MOST_LAYERS - 1] if sizes[name] >= worth}
+    if len(names) - len(chosen) <= 1 <= len(chosen):
+        return list(names), []
+    return [name for name in names if name in chosen], [name for name in names if name not in chosen]
+
+
+def _with_rest(shown: Sequence[str], rest: Sequence[str], sizes: Mapping[str, float]) -> list[float]:
+    """KiB of each layer that is shown, and of the rest together."""
+    values = [sizes.get(name, 0.0) / 1024 for name in shown]
+    return [*values, sum(sizes.get(name, 0.0) for name in rest) / 1024] if rest else values
+
+
+def _labels(shown: Sequence[str], rest: Sequence[str]) -> list[str]:
+    return [*shown, f"{len(rest)} smaller layers"] if rest else list(shown)
+
+
+def _layers(network: NetworkReport) -> Plot | None:
+    """Size of every layer under every variant, as counted."""
+    rows: dict[str, LayerRow] = {layer.name: layer for layer in network.layers}
+    variants = [
+        (number, row.name)
+        for number, row in enumerate(network.variants)
+        if any(row.name in layer.sizes for layer in network.layers)
+    ]
+    if not variants:
+        return None
+    shown, rest = _largest(list(rows), {name: max(row.sizes.values(), default=0.0) for name, row in rows.items()})
+    labels = _labels(shown, rest)
+    figure, axes = make_figure(1.0 + 0.08 * len(labels) * (1 + len(variants)))
+    sizes = {variant: {name: row.sizes.get(variant, 0.0) for name, row in rows.items()} for _, variant in variants}
+    bars(axes, labels, [(name, colour(number), _with_rest(shown, rest, sizes[name])) for number, name in variants])
     axes.set_xlabel("size at deployed precision (KiB)")
-    return figure
+    totals = ", ".join(f"{name} {words.size(sum(sizes[name].values()))}" for _, name in variants)
+    return Plot(
+        "Size of each layer, before and after",
+        "Weights at deployed precision, as counted, without the file around them.",
+        f"{len(rows)} layers; in all: {totals}.",
+        figure,
+    )
 
 
-def _trials(trials: Sequence[TrialRow], budget: float | None) -> Figure:
-    """Accuracy against size of every trial; hollow ones missed the budget, the star is the best that met it."""
-    figure, axes = _figure(4.0)
-    for feasible, label in ((True, "within the budget"), (False, "over the budget")):
-        mine = [trial for trial in trials if trial.feasible is feasible]
-        if mine:
-            axes.scatter(
-                [(trial.size or 0) / 1024 for trial in mine],
-                [100 * (trial.score or 0) for trial in mine],
-                s=34,
-                facecolors=_COLOURS[1] if feasible else "none",
-                edgecolors=_COLOURS[1] if feasible else _COLOURS[0],
-                label=label,
-            )
-    best = max((trial for trial in trials if trial.feasible), key=lambda trial: trial.score or 0, default=None)
-    if best is not None:
-        point = ((best.size or 0) / 1024, 100 * (best.score or 0))
-        axes.scatter(*zip(point), s=190, marker="*", color=_COLOURS[2], zorder=3, label=f"best: trial {best.number}")
-    if budget is not None:
-        axes.axvline(budget / 1024, color=_INK, linestyle="--", linewidth=1, label="budget")
-    axes.grid()
-    axes.set_axisbelow(True)
-    axes.set_xlabel("size at deployed precision (KiB)")
-    axes.set_ylabel("validation accuracy (%)")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return figure
+def _file(network: NetworkReport) -> Plot | None:
+    """Where the bytes of each file go, against the floor."""
+    rows = [row for row in network.variants if row.file_kinds]
+    if not rows:
+        return None
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row.file_kinds))
+    figure, axes = make_figure(1.3 + 0.42 * len(rows))
+    tints = dict(zip(kinds, (*COLOURS[1:], COLOURS[0])))
+    left = [0.0] * len(rows)
+    for kind in kinds:
+        values = [row.file_kinds.get(kind, 0) / 1024 for row in rows]
+        if any(values):
+            axes.barh(range(len(rows)), values, left=left, height=0.62, color=tints.get(kind, COLOURS[0]), label=kind)
+        left = [start + value for start, value in zip(left, values)]
+    floors = [(row.floor_bytes / 1024, number) for number, row in enumerate(rows) if row.floor_bytes]
+    _mark_floors(axes, floors, 0.42)
+    label_rows(axes, [row.name for row in rows])
+    legend(axes)
+    axes.set_xlabel("bytes of the .tflite file (KiB)")
+    said = "; ".join(
+        f"{row.name}: {words.size(row.tflite_bytes)}"
+        + (f", floor {words.size(row.floor_bytes)}" if row.floor_bytes else "")
+        for row in rows
+    )
+    return Plot(
+        "Where the bytes of the file go",
+        "The floor is what the weights need at their deployed precision; tables and names are the file's own.",
+        f"{said}.",
+        figure,
+    )
 
 
-def best_so_far(trials: Sequence[TrialRow]) -> list[tuple[int, float]]:
-    """(trial number, best score among the trials up to it that met the budget); from the first that did."""
-    steps: list[tuple[int, float]] = []
-    for trial in trials:
-        previous = steps[-1][1] if steps else None
-        counts = trial.feasible and trial.score is not None
-        if counts or previous is not None:
-            candidates = [score for score in (previous, trial.score if counts else None) if score is not None]
-            steps.append((trial.number, max(candidates)))
-    return steps
+def _floor(network: NetworkReport) -> Plot | None:
+    """Each layer's bytes in the best variant's file, against its floor."""
+    row = network.best
+    if not row.file_layers or not row.floor_layers:
+        return None
+    names = list(dict.fromkeys([*row.floor_layers, *row.file_layers]))
+    largest = {name: max(row.file_layers.get(name, 0), row.floor_layers.get(name, 0.0)) for name in names}
+    names = [name for name in names if largest[name]]
+    shown, rest = _largest(names, largest)
+    labels = _labels(shown, rest)
+    figure, axes = make_figure(1.0 + 0.22 * len(labels))
+    number = network.variants.index(row)
+    stored = _with_rest(shown, rest, {name: float(size) for name, size in row.file_layers.items()})
+    bars(axes, labels, [("in the file", colour(number), stored)])
+    least = _with_rest(shown, rest, row.floor_layers)
+    _mark_floors(axes, [(value, place) for place, value in enumerate(least)], 0.42)
+    legend(axes)
+    axes.set_xlabel(f"constants of {plain(row.name)} (KiB)")
+    return Plot(
+        f"Size of each layer against the floor, {row.name}",
+        "A bar beyond its mark is padding, or a wider type than the weights need.",
+        f"{len(names)} layers; {words.size(sum(row.file_layers.values()))} in the file, "
+        f"{words.size(sum(row.floor_layers.values()))} at least.",
+        figure,
+    )
 
 
-def _progress(trials: Sequence[TrialRow]) -> Figure:
-    """Accuracy of the trials in their order, and the best so far."""
-    figure, axes = _figure(3.2)
-    for feasible in (True, False):
-        mine = [trial for trial in trials if trial.score is not None and trial.feasible is feasible]
-        axes.scatter(
-            [trial.number for trial in mine],
-            [100 * (trial.score or 0) for trial in mine],
-            s=26,
-            facecolors=_COLOURS[1] if feasible else "none",
-            edgecolors=_COLOURS[1] if feasible else _COLOURS[0],
-            label=("within the budget" if feasible else "over the budget") if mine else None,
+def _mark_floors(axes: Any, floors: Sequence[tuple[float, int]], half: float) -> None:
+    """An upright mark on each row."""
+    if floors:
+        axes.vlines(
+            [value for value, _ in floors],
+            [row - half for _, row in floors],
+            [row + half for _, row in floors],
+            color=INK,
+            linewidth=2,
+            label="floor",
         )
-    steps = best_so_far(trials)
-    if steps:
-        axes.step(
-            [number for number, _ in steps],
-            [100 * score for _, score in steps],
-            where="post",
-            color=_COLOURS[2],
-            label="best so far",
-        )
-    axes.grid()
-    axes.set_axisbelow(True)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("trial")
-    axes.set_ylabel("validation accuracy (%)")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-    return figure

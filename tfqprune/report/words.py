@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tfqprune.report.model import VariantRow
+from tfqprune.report.model import TrialRow, VariantRow
 
 MISSING = "–"
 
@@ -110,3 +110,29 @@ def columns(rows: tuple[VariantRow, ...]) -> list[Column]:
 def ratio(units: int, kept: int) -> float:
     """Share of a group's units that is removed."""
     return 1 - kept / units if units else 0.0
+
+
+#: how a budget names its costs -> heading, axis label, what the axis divides by, how it is written
+COSTS: dict[str, tuple[str, str, float, Callable[[float | None], str]]] = {
+    "memory": ("Memory", "memory (KiB)", 1024, size),
+    "tflite_bytes": (".tflite", ".tflite file (KiB)", 1024, size),
+    "params": ("Parameters", "parameters (thousand)", 1e3, count),
+    "macs": ("MACs", "MACs (million)", 1e6, count),
+    "bops": ("BOPs", "BOPs (million)", 1e6, count),
+    "latency": ("Latency", "latency (ms)", 1.0, milliseconds),
+}
+
+
+def costs(trials: Sequence[TrialRow]) -> list[str]:
+    """The costs that any trial knows."""
+    return [cost for cost in COSTS if any(cost in trial.costs for trial in trials)]
+
+
+def cost_name(cost: str) -> str:
+    """Its heading, "MACs" for "macs"; a cost that is not known here keeps its name."""
+    return COSTS[cost][0] if cost in COSTS else cost
+
+
+def cost_value(cost: str, value: float | None) -> str:
+    """A cost with its unit."""
+    return COSTS[cost][3](value) if cost in COSTS else MISSING if value is None else f"{value:g}"
