@@ -42,7 +42,14 @@ class Verbosity:
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Makes the settings of a file the defaults of the subcommand."""
     if path is not None and not context.resilient_parsing:
-        context.default_map = read_settings(path, str(context.info_name), OPTIONS)
+        found = read_settings(path, str(context.info_name), OPTIONS)
+        for parameter in context.command.params:
+            value, several = found.get(str(parameter.name)), getattr(parameter, "multiple", False)
+            if several and isinstance(value, str):
+                found[str(parameter.name)] = [value]
+            elif isinstance(value, list) and not several:
+                raise typer.BadParameter(f"Expected one value for {parameter.name}. Received: {value} in '{path}'.")
+        context.default_map = found
     return path
 
 

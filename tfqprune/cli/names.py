@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 import typer
 
+#: but those that want more than a name: flips counted while training, weights of several
 CRITERIA = (
     "auto", "apoz", "batchnorm_scale", "deployed_geometric_median", "deployed_l1", "deployed_l2", "fisher",
-    "flip_frequency", "geometric_median", "latent_l1", "latent_l2", "mean_activation", "random", "rank_combination",
-    "reconstruction", "redundancy", "taylor",
+    "geometric_median", "latent_l1", "latent_l2", "mean_activation", "random", "reconstruction", "redundancy", "taylor",
 )  # fmt: skip
 FORMATS = ("auto", "binary", "fast", "float16", "float32", "hybrid", "int8", "packed")
-#: of ``compress`` and ``search``
-METHODS = ("bayesian", "sensitivity", "uniform")
+#: of ``compress``
+METHODS = ("bayesian", "holistic", "sensitivity", "slimming", "uniform")
+#: of ``search``; ``train-prune`` is the one that trains
+SEARCHES = tuple(name for name in METHODS if name != "holistic")
+#: of ``prune``
+ALLOCATORS = tuple(name for name in SEARCHES if name != "bayesian")
 EVALUATIONS = ("proxy", "finetune", "both")
 PURPOSES = ("size", "speed")
 FLOAT_WEIGHTS = ("float32", "float16", "int8")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tfqprune.plan import PruningPlan
 
 _SUFFIXES = (".keras", ".h5")
-_METHODS = tuple(name for name in names.METHODS if name != "bayesian")
 
 
 def prune(
@@ -54,10 +53,10 @@ def prune(
     method: Annotated[
         str,
         typer.Option(
-            metavar="|".join(_METHODS),
+            metavar="|".join(names.ALLOCATORS),
             help="How a budget becomes ratios; search and compress know more.",
-            callback=names.one_of(_METHODS),
-            autocompletion=names.completion(_METHODS),
+            callback=names.one_of(names.ALLOCATORS),
+            autocompletion=names.completion(names.ALLOCATORS),
             rich_help_panel="Pruning",
         ),
     ] = "uniform",

@@ -31,10 +31,10 @@ def search(
     method: Annotated[
         str,
         typer.Option(
-            metavar="|".join(names.METHODS),
+            metavar="|".join(names.SEARCHES),
             help="What finds the ratios.",
-            callback=names.one_of(names.METHODS),
-            autocompletion=names.completion(names.METHODS),
+            callback=names.one_of(names.SEARCHES),
+            autocompletion=names.completion(names.SEARCHES),
             rich_help_panel="Pruning",
         ),
     ] = "bayesian",

@@ -1,0 +1,268 @@
+"""Subcommands at work on a small trained network: what they write, what they say, what they refuse."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from typer.testing import CliRunner
+
+import tfqprune as tq
+from tests.cli.conftest import Run
+from tfqprune import zoo
+from tfqprune.cli import app
+from tfqprune.data import load
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def cost_of(path: Path) -> dict[str, float]:
+    return dict(tq.cost(tf.keras.models.load_model(path)).as_dict())
+
+
+class TestPrune:
+    def test_by_ratio(self, run: Run, model_file: Path, model: tf.keras.Model, tmp_path: Path) -> None:
+        answer = run("prune", model_file, "--ratio", 0.25, "-o", tmp_path / "slim.keras", "--json")
+        assert (answer.code, answer.err) == (0, "")
+        found = answer.json
+        plan = tq.PruningPlan.load(tmp_path / "slim.plan.json")
+        assert plan.removed == tq.make_plan(model, 0.25).removed
+        assert found["removed"] == sum(map(len, plan.removed.values())) > 0
+        for name, path in (("dense", model_file), ("slim", tmp_path / "slim.keras")):
+            costs = {key: value for key, value in found[name].items() if key != "accuracy"}
+            assert costs == pytest.approx(cost_of(path))
+        x = np.random.default_rng(0).random((4, 8, 8, 1), np.float32)
+        slim = tf.keras.models.load_model(tmp_path / "slim.keras")
+        np.testing.assert_allclose(slim(x), tq.mask(model, plan)(x), rtol=1e-4, atol=1e-5)
+
+    def test_settings_repeat_the_run(self, run: Run, model_file: Path, tmp_path: Path) -> None:
+        first = tmp_path / "first.h5"
+        run("prune", model_file, "-r", "stage1_block1_conv1=0.5", "--criterion", "deployed_l1", "-o", first)
+        settings = tomllib.loads((tmp_path / "first.h5.toml").read_text())["prune"]
+        assert (settings["criterion"], settings["ratio"], settings["align"]) == (
+            "deployed_l1", ["stage1_block1_conv1=0.5"], 1
+        )  # fmt: skip
+        again = run("prune", "--config", tmp_path / "first.h5.toml", "-o", tmp_path / "again.h5", "-q")
+        assert (again.code, again.out) == (0, "")
+        plans = [json.loads((tmp_path / f"{name}.plan.json").read_text()) for name in ("first", "again")]
+        assert plans[0] == plans[1]
+        assert [len(slots) for slots in plans[0]["removed"].values()] == [4]  # half of 8 filters
+
+    def test_by_budget_and_by_plan_with_data(self, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+        slim, again = tmp_path / "slim.keras", tmp_path / "again.keras"
+        answer = run(
+            "prune", model_file, "-b", "memory=0.7", "-b", "macs=0.8", "--data", data_file, "-o", slim,
+            "--exclude", "stem_conv", "--epochs", 1,
+        )  # fmt: skip
+        assert answer.code == 0
+        before, after = cost_of(model_file), cost_of(slim)
+        assert after["memory"] <= 0.7 * before["memory"]
+        assert after["macs"] <= 0.8 * before["macs"]
+        assert "fine-tuning: 1 epochs" in answer.out
+        assert "Accuracy" in answer.out
+        plan = tmp_path / "slim.plan.json"
+        assert not tq.PruningPlan.load(plan).removed.get("stem_conv")
+        assert run("prune", model_file, "--plan", plan, "-o", again).code == 0
+        assert cost_of(again) == after
+
+    def test_refused_before_work(self, run: Run, model_file: Path, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setattr("tfqprune.cli.pruning.open_model", None)  # would fail with exit code 3
+        slim = tmp_path / "slim.keras"
+        for arguments, code, said in [
+            (("-r", 0.3, "-b", "memory=0.5"), 2, "Received: --ratio and --budget."),
+            ((), 2, "Received: none of them."),
+            (("-r", 0.3, "--epochs", 2), 1, "Expected data to fine-tune on: give --data."),
+            (("-b", "memory=0.5", "--method", "sensitivity"), 1, "Expected data to judge groups by"),
+            (("-r", 0.3, "--data", "none.npz"), 1, "Received: 'none.npz', which does not exist."),
+            (("--plan", tmp_path / "none.json"), 1, "none.json', which does not exist."),
+            (("-r", 0.3, "--criterion", "redundncy"), 2, "Did you mean 'redundancy'?"),
+        ]:
+            answer = run("prune", model_file, "-o", slim, *arguments)
+            assert answer.code == code
+            assert said in " ".join(answer.err.replace("│", " ").split())
+        assert run("prune", model_file, "-r", 0.3, "-o", tmp_path / "slim.tflite").code == 1
+        assert run("prune", model_file, "-r", 0.3, "-o", tmp_path / "none" / "slim.keras").code == 1
+        assert list(tmp_path.iterdir()) == []
+        slim.write_text("mine")
+        answer = run("prune", model_file, "-r", 0.3, "-o", slim)
+        assert (answer.code, answer.out) == (1, "")
+        assert answer.err.startswith("Error: Expected a new file.")
+        assert answer.err.count("\n") == 1
+        assert slim.read_text() == "mine"
+
+    def test_data_that_do_not_go_with_the_model(self, run: Run, model_file: Path, tmp_path: Path) -> None:
+        np.savez(tmp_path / "wide.npz", x=np.zeros((30, 9, 8, 1), np.float32), y=np.arange(30) % 2)
+        answer = run("prune", model_file, "-r", 0.3, "-d", tmp_path / "wide.npz", "-o", tmp_path / "slim.keras")
+        assert answer.code == 1
+        assert "Expected samples of 8x8x1, as the model takes them." in answer.err
+        assert not (tmp_path / "slim.keras").exists()
+
+
+class TestSearch:
+    def test_goes_on_with_more_trials(self, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "search"
+        command = ["search", model_file, "--data", data_file, "-b", "memory=0.7", "-o", folder, "--json"]
+        first = run(*command, "--trials", 2)
+        assert first.code == 0
+        values = [trial["value"] for trial in first.json["trials"]]
+        assert len(values) == 2
+        assert first.json["best"]["value"] == max(values)
+        before, slim = cost_of(model_file), cost_of(folder / "model.keras")
+        assert slim["memory"] <= 0.7 * before["memory"]
+        assert {key: first.json["slim"][key] for key in slim} == pytest.approx(slim)
+        assert tomllib.loads((folder / "settings.toml").read_text())["search"]["trials"] == 2
+
+        again = run(*command, "--trials", 3)
+        assert again.code == 0
+        assert [trial["value"] for trial in again.json["trials"]][:2] == values
+        assert len(again.json["trials"]) == 3
+
+        refused = run(*command, "--trials", 3)
+        assert (refused.code, refused.out) == (1, "")
+        assert "holds a finished run" in refused.err
+        other = run(*command[:-3], "-b", "macs=0.9", "-o", folder, "--trials", 4)
+        assert "one in which budget, trials changed" in other.err
+
+    @pytest.mark.parametrize("method", ["uniform", pytest.param("sensitivity", marks=pytest.mark.slow)])
+    def test_methods(self, method: str, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+        answer = run(
+            "search", model_file, "--data", data_file, "-b", "memory=0.8", "-o", tmp_path / "s", "--method", method,
+            "--criterion", "deployed_l1",
+        )  # fmt: skip
+        assert answer.code == 0
+        assert cost_of(tmp_path / "s" / "model.keras")["memory"] <= 0.8 * cost_of(model_file)["memory"]
+        assert (tmp_path / "s" / "curves.json").exists() == (method == "sensitivity")
+
+    def test_budget_that_cannot_be_met(self, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+        answer = run("search", model_file, "--data", data_file, "-b", "memory=0.01", "-o", tmp_path / "s")
+        assert answer.code == 1
+        assert "is the smallest reachable" in answer.err
+        assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.slow
+def test_train_prune(run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "trained"
+    command = ["train-prune", model_file, "--data", data_file, "-b", "params=0.6", "-b", "macs=0.7", "-o", folder]
+    answer = run(*command, "--epochs", 4, "--batch-size", 10, "--json")
+    assert answer.code == 0
+    before, slim = cost_of(model_file), cost_of(folder / "model.keras")
+    assert slim["params"] <= 0.6 * before["params"]
+    assert slim["macs"] <= 0.7 * before["macs"]
+    assert answer.json["slim"]["accuracy"] > 0.2  # of ten classes; the figure is that of the file
+    test = load(str(data_file)).test
+    answers = tf.keras.models.load_model(folder / "model.keras").predict(test.x, verbose=0).argmax(axis=1)
+    assert answer.json["slim"]["accuracy"] == pytest.approx((answers == test.y).mean())
+    refused = run(*command, "--epochs", 4, "--batch-size", 10)
+    assert (refused.code, "holds a finished run" in refused.err) == (1, True)
+    assert run(*command, "--share", 1.5).code == 2
+
+
+@pytest.fixture(scope="module")
+def file(home: Path, model_file: Path, data_file: Path) -> Path:
+    path = home / "model.tflite"
+    run = CliRunner().invoke(app, ["export", str(model_file), "-o", str(path), "-d", str(data_file), "--json"])
+    assert run.exit_code == 0
+    found = json.loads(run.stdout)
+    assert found["bytes"] == path.stat().st_size == sum(found["by_kind"].values())
+    assert found["format"] == "packed"
+    assert found["agreement"]["top1"] >= 0.95
+    return path
+
+
+class TestFiles:
+    def test_export_refuses(self, file: Path, run: Run, model_file: Path, tmp_path: Path) -> None:
+        content = file.read_bytes()
+        answer = run("export", model_file, "-o", file)
+        assert (answer.code, answer.err.startswith("Error: Expected a new file.")) == (1, True)
+        assert file.read_bytes() == content
+        answer = run("export", model_file, "-o", tmp_path / "m.tflite", "--format", "packd")
+        assert (answer.code, "Did you mean 'packed'?" in answer.err) == (2, True)
+        answer = run("export", model_file, "-o", tmp_path / "m.tflite", "--format", "binary")
+        assert (answer.code, answer.err.startswith("Error: Expected")) == (1, True)
+
+    def test_verify(self, file: Path, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+        answer = run("verify", model_file, file, "--data", data_file, "--json")
+        assert (answer.code, answer.json["agrees"], answer.json["generated"]) == (0, True, False)
+        assert answer.json["samples"] == 100
+        other = tmp_path / "other.keras"
+        tf.keras.utils.set_random_seed(1)
+        zoo.resnet(8, precision=2, input_shape=(8, 8, 1), width=0.5).save(other)
+        answer = run("verify", other, file)
+        assert answer.code == 1
+        assert "does NOT agree" in answer.out
+        assert run("verify", other, file, "--at-least", 0).code == 0
+
+    def test_benchmark(self, file: Path, run: Run) -> None:
+        answer = run("benchmark", file, "--runs", 3, "--json")
+        assert answer.code == 0
+        assert answer.json["latency_ms"] > 0
+        assert answer.json["file_bytes"] == file.stat().st_size
+        assert run("benchmark", file, "--device", "phone").code == 2
+
+    def test_size(self, file: Path, run: Run, model_file: Path) -> None:
+        answer = run("size", file, "--model", model_file, "--json")
+        assert answer.code == 0
+        assert answer.json["total"] == file.stat().st_size == sum(answer.json["by_kind"].values())
+        assert "stage1_block1_conv1" in answer.json["by_layer"]
+        table = run("size", file)
+        assert "weights" in table.out
+        assert "of the floor" in table.out
+
+    def test_files_that_are_none(self, run: Run, model_file: Path, tmp_path: Path) -> None:
+        for command in (["verify", model_file], ["benchmark"], ["size"]):
+            answer = run(*command, tmp_path / "none.tflite")
+            assert (answer.code, answer.out) == (1, "")
+            assert answer.err.startswith("Error: Expected a .tflite file. Received: '")
+        broken = tmp_path / "broken.tflite"
+        broken.write_bytes(b"TFL3")
+        answer = run("size", broken)
+        assert (answer.code, answer.err.count("\n")) == (1, 1)
+
+
+class TestCompress:
+    def test_from_settings_to_report(self, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "out"
+        settings = tmp_path / "settings.toml"
+        settings.write_text(
+            f"data = '{data_file}'\n[compress]\nmodel = '{model_file}'\noutput = '{folder}'\nmethod = 'uniform'\n"
+            "epochs = 3\n[compress.budget]\nmemory = 0.7\n[search]\ntrials = 3\n"
+        )
+        answer = run("compress", "--config", settings, "--epochs", 1, "--json")
+        assert answer.code == 0
+        variants = {variant["name"]: variant for variant in answer.json["variants"]}
+        assert list(variants) == ["dense", "uniform"]
+        assert variants["uniform"]["memory"] <= 0.7 * variants["dense"]["memory"]
+        assert answer.json["best"] == "uniform"
+        saved = tomllib.loads((folder / "settings.toml").read_text())["compress"]
+        assert (saved["epochs"], saved["method"], saved["budget"]) == (1, ["uniform"], ["memory=0.7"])
+
+        page = folder / "report.html"
+        text = page.read_text()
+        page.unlink()
+        again = run("report", folder)
+        assert again.code == 0
+        assert "uniform" in again.out
+        # Drawn again from the same figures; only ids of the drawings may differ.
+        assert abs(len(page.read_text()) - len(text)) < 0.01 * len(text)
+
+        refused = run("compress", "--config", settings, "--epochs", 1)
+        assert (refused.code, "holds a finished run" in refused.err) == (1, True)
+
+    def test_folder_of_others(self, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine.txt").touch()
+        answer = run("compress", model_file, "-d", data_file, "-b", "memory=0.7", "-o", tmp_path, "--overwrite")
+        assert answer.code == 1
+        assert "holds other files" in answer.err
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+    def test_report_of_nothing(self, run: Run, tmp_path: Path) -> None:
+        answer = run("report", tmp_path)
+        assert (answer.code, answer.err.startswith("Error: Expected a report.json")) == (1, True)
