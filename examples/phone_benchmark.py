@@ -24,12 +24,12 @@ from tfqprune.errors import MissingDependencyError
 def main() -> None:
     given = arguments(__doc__, "runs/phone")
     if given.quick:
-        dense, runs = zoo.build("resnet_digits", precision=2), 10
+        dense, runs, formats = zoo.build("resnet_digits", precision=2, width=0.5), 10, ["packed"]
     else:
-        dense, runs = zoo.build("resnet18", precision=2), 50
+        dense, runs, formats = zoo.build("resnet18", precision=2), 50, ["packed", "hybrid", "fast", "float32"]
     slim = tq.prune(dense, tq.UniformAllocator(tq.Budget(macs=0.5)).allocate(dense, align=8))
     device: str | None = "adb"
-    for format in ("packed", "fast", "float32"):
+    for format in formats:
         for name, model in (("dense", dense), ("slim", slim)):
             # No accuracy is claimed here, and random weights disagree easily: keep the file whatever the agreement.
             file = te.export(model, given.output / f"{name}_{format}.tflite", format, strict=False)
