@@ -53,40 +53,37 @@ def train_prune(
     splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
     import tensorflow as tf
 
-    from tfqprune.allocation import HolisticPruning
+    from tfqprune.allocation import HolisticAllocator
+    from tfqprune.allocation.base import unscored
     from tfqprune.allocation.identity import model_digest
     from tfqprune.channels import ChannelGraph
+    from tfqprune.fitting import Fitter
     from tfqprune.pipeline.display import Display
     from tfqprune.pipeline.folder import RunFolder
     from tfqprune.pipeline.line import save_model
     from tfqprune.recovery import reestimate_batch_norms
-    from tfqprune.recovery.training import choose_loss, cosine, default_metrics, fresh_optimizer, prepare
 
     tf.keras.utils.set_random_seed(seed)
-    with session.working("building the model with gates"):
-        hfp = HolisticPruning(
-            dense, bounds, criterion, splits.train, share=share, align=align, exclude=tuple(exclude or ())
-        )
+    graph = ChannelGraph(dense)
+    limits: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
+    # What cannot be done is said before a folder is made.
+    Fitter(graph, unscored(graph), bounds, **limits)
+    training: dict[str, Any] = {
+        "epochs": epochs, "share": share, "learning_rate": learning_rate, "batch_size": batch_size,
+        "validation": splits.validation,
+    }  # fmt: skip
+    HolisticAllocator(bounds, **training)
     facts = {key: value for key, value in session.settings.items() if key not in _FREE}
-    folder = RunFolder(output, {**facts, "model": model_digest(ChannelGraph(dense))}, overwrite=overwrite)
+    folder = RunFolder(output, {**facts, "model": model_digest(graph)}, overwrite=overwrite)
     session.save_settings(folder.path / "settings.toml")
-    batches = prepare(dense, splits.train, batch_size, "train")
-    held_out = prepare(dense, splits.validation, batch_size, "validation", shuffle=False)
-    loss = choose_loss(dense, batches, None)
-    hfp.compile(
-        fresh_optimizer("adam", cosine(learning_rate, batches.steps, epochs)), loss, metrics=default_metrics(loss)
-    )
     backup = tf.keras.callbacks.BackupAndRestore(str(folder.path / "backup"))
-    with Display(session.verbosity).training("training and pruning") as callbacks:
-        hfp.fit(
-            batches.dataset, validation_data=held_out.dataset, epochs=epochs, verbose=0,
-            callbacks=[backup, *callbacks],
-        )  # fmt: skip
-    plan = hfp.plan()
-    slim = reestimate_batch_norms(hfp.finish(), splits.train)
+    with Display(session.verbosity).training("training and pruning") as bars:
+        allocator = HolisticAllocator(bounds, **training, callbacks=[backup, *bars])
+        plan = allocator.allocate(dense, criterion, splits.train, **limits)
+    assert allocator.pruning is not None  # allocate has made it
+    slim = reestimate_batch_norms(allocator.pruning.finish(), splits.train)
     files = {name: folder.path / file for name, file in (("slim model", "model.keras"), ("plan", "plan.json"))}
     save_model(slim, files["slim model"])
     plan.save(files["plan"])
     folder.finish()
-    learned: dict[str, Any] = {"learned": plan.notes.get("learned"), "steps": plan.notes.get("steps")}
-    return before_and_after(dense, slim, plan, splits, files, **learned)
+    return before_and_after(dense, slim, plan, splits, files)
