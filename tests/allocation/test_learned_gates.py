@@ -93,8 +93,8 @@ def test_costs_at_every_step_are_those_of_the_plan(name: str) -> None:
     model = NETWORKS[name]()
     watch = CostWatch()
     hfp = compiled(model, tq.Budget(params=0.8, macs=0.75, bops=0.8, memory=0.7))
-    trained(hfp, watch)
-    assert watch.compared == 36 * len(COSTS)
+    trained(hfp, watch, epochs=4)
+    assert watch.compared == 24 * len(COSTS)
     assert len(watch.seen) > 4  # they did change on the way
     slim = tq.cost(hfp.finish())
     assert slim.memory <= 0.7 * tq.cost(model).memory
@@ -118,9 +118,8 @@ def test_curves_in_tensorboard(tmp_path: Path) -> None:
 
 def test_starts_from_a_plan() -> None:
     model = network("dorefa_residual")
-    scores = {
-        group.name: np.arange(group.size)[::-1] for group in tq.ChannelGraph(model).groups
-    }  # last unit goes first
+    # By these scores the last unit would go first; the plan has other ideas.
+    scores = {group.name: np.arange(group.size)[::-1] for group in tq.ChannelGraph(model).groups}
     plan = tq.make_plan(model, {"first": 0.25, "inner": 0.5}, "latent_l1")
     hfp = tq.HolisticPruning(model, tq.Budget(params=0.5), scores=scores, start=plan)
     # What the thresholds close on the plan's own cost is the plan.
@@ -267,9 +266,10 @@ def test_refused() -> None:
 # -- as an allocator, and on several devices --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Expected targets", "ignore:Expected at least")
 class TestHolistic(AllocatorConformance):
-    networks = ("float", "grouped")
+    networks = ("float",)
 
     def make_allocator(self, budget: tq.Budget) -> Allocator:
         return tq.HolisticAllocator(budget, epochs=2, batch_size=8)
@@ -289,9 +289,8 @@ def test_allocator_keeps_what_trained() -> None:
     assert plan.removed == allocator.pruning.plan().removed
     assert plan.notes["allocator"] == "holistic"
     assert plan.notes["steps"] == 24
-    np.testing.assert_allclose(
-        allocator.pruning.finish()(inputs[0]), allocator.pruning(inputs[0]), rtol=1e-4, atol=1e-5
-    )
+    slim = allocator.pruning.finish()
+    np.testing.assert_allclose(slim(inputs[0]), allocator.pruning(inputs[0]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

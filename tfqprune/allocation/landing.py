@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -10,31 +12,32 @@ from tfqprune.fitting import Fitter
 
 #: how far below its limit a cost may end without anything being tried
 TOLERANCE = 0.01
-_REACH = 0.15  # of a group's units: more is never moved, for the ratios are what was learned
-_MOVES = 100
+_REACH = 0.2  # of a group's units: more is never moved, for the ratios are what was learned
+_WAY = 0.02  # slack that a whole group's units moved are worth
+_ALL = 5_000  # plans: with few groups, so many are all looked at
+_MOVES = 100  # exchanges, with many groups
+_STEPS = (1, 2, 3)  # of one exchange
 
 
 def land(fitter: Fitter, counts: Mapping[str, int]) -> dict[str, int]:
     """Counts near these, within the budget, whose costs lie at most ``TOLERANCE`` below their limits where possible.
 
-    One unit (or one step of the alignment) more goes from one group and one less from another, the exchange that helps
-    most first. No group moves by more than 15 % of its units, or one step.
+    Units (or steps of the alignment) are exchanged between groups: one to three more of one for one to three less of
+    another, the exchange that helps most first. With few groups all counts within reach are looked at instead. No group
+    moves by more than 20 % of its units, or one step.
 
     Args:
         fitter: knows the costs.
         counts: units that go, by group; they hold the budget.
     """
-    start, best = dict(counts), dict(counts)
-    slack = _slack(fitter, best)
-    for _ in range(_MOVES):
-        if slack == 0:
-            break
-        trials = [trial for trial in _neighbours(fitter, start, best) if fitter.holds(trial)]
-        slacks = [_slack(fitter, trial) for trial in trials]
-        if not slacks or min(slacks) >= slack - 1e-9:
-            break
-        place = int(np.argmin(slacks))
-        best, slack = trials[place], slacks[place]
+    start = dict(counts)
+    if _slack(fitter, start) == 0:
+        return start
+    near = {name: _near(fitter, name, start[name]) for name in fitter.names}
+    if math.prod(map(len, near.values())) <= _ALL:
+        best = _nearest(fitter, start, near)
+    else:
+        best = _exchanged(fitter, start, near)
     return fitter.give_back(best, fitter.ratios(start))
 
 
@@ -54,38 +57,61 @@ def _slack(fitter: Fitter, counts: Mapping[str, int]) -> float:
     return sum(max(1 - TOLERANCE - costs[name] / limit, 0.0) for name, limit in fitter.limits.limits.items())
 
 
-def _one_back(fitter: Fitter, counts: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    for name in fitter.names:
-        less = _step(fitter, name, counts[name], -1)
-        if less is not None:
-            yield {**counts, name: less}
+def _near(fitter: Fitter, name: str, count: int) -> list[int]:
+    """Allowed numbers of units within reach of a count."""
+    levels = fitter.levels[name]
+    place = int(np.searchsorted(levels, count))
+    reach = _REACH * fitter.graph[name].size
+    return [int(level) for at, level in enumerate(levels) if abs(at - place) <= 1 or abs(level - count) <= reach]
 
 
-def _neighbours(fitter: Fitter, start: Mapping[str, int], counts: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Counts with a step back in one group, alone or with a step forward in another."""
+def _nearest(fitter: Fitter, start: dict[str, int], near: Mapping[str, list[int]]) -> dict[str, int]:
+    """Of all counts within reach those with the least slack, where far ones have to be worth it."""
+    sizes = {name: fitter.graph[name].size for name in near}
+    best, least = start, _slack(fitter, start)
+    for trial in itertools.product(*near.values()):
+        counts = dict(zip(near, trial, strict=True))
+        loss = _WAY * sum(abs(counts[name] - start[name]) / size for name, size in sizes.items())
+        if loss < least and fitter.holds(counts) and (loss := loss + _slack(fitter, counts)) < least:
+            best, least = counts, loss
+    return best
 
-    def near(name: str, count: int | None) -> bool:
-        levels = fitter.levels[name]
-        if count is None:
-            return False
-        moved = abs(count - start[name])
-        steps = abs(int(np.searchsorted(levels, count)) - int(np.searchsorted(levels, start[name])))
-        return steps <= 1 or moved <= _REACH * fitter.graph[name].size
 
-    for back in fitter.names:
-        less = _step(fitter, back, counts[back], -1)
-        if not near(back, less):
+def _exchanged(fitter: Fitter, start: dict[str, int], near: Mapping[str, list[int]]) -> dict[str, int]:
+    """Exchanges between pairs of groups until none helps."""
+    best, slack = start, _slack(fitter, start)
+    for _ in range(_MOVES):
+        trials = [trial for trial in _exchanges(best, near) if fitter.holds(trial)]
+        slacks = [_slack(fitter, trial) for trial in trials]
+        if not slack or not slacks or min(slacks) >= slack - 1e-9:
+            break
+        place = int(np.argmin(slacks))
+        best, slack = trials[place], slacks[place]
+    return best
+
+
+def _exchanges(counts: Mapping[str, int], near: Mapping[str, list[int]]) -> Iterator[dict[str, int]]:
+    """Counts with some steps back in one group, alone or with some forward in another."""
+
+    def moved(name: str, by: int) -> int | None:
+        place = near[name].index(counts[name]) + by
+        return near[name][place] if 0 <= place < len(near[name]) else None
+
+    for back, by in itertools.product(near, _STEPS):
+        less = moved(back, -by)
+        if less is None:
             continue
         given = {**counts, back: less}
-        yield given  # type: ignore[misc]  # near() has seen that it is a number
-        for name in fitter.names:
-            more = _step(fitter, name, counts[name], 1)
-            if name != back and near(name, more):
-                yield {**given, name: more}  # type: ignore[dict-item]
+        yield given
+        for name, on in itertools.product(near, _STEPS):
+            more = moved(name, on)
+            if name != back and more is not None:
+                yield {**given, name: more}
 
 
-def _step(fitter: Fitter, name: str, count: int, by: int) -> int | None:
-    """The next allowed number of units after a count, or None at the end."""
-    levels = fitter.levels[name]
-    place = int(np.searchsorted(levels, count)) + by
-    return int(levels[place]) if 0 <= place < len(levels) else None
+def _one_back(fitter: Fitter, counts: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    for name in fitter.names:
+        levels = fitter.levels[name]
+        place = int(np.searchsorted(levels, counts[name]))
+        if place:
+            yield {**counts, name: int(levels[place - 1])}
