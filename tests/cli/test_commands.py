@@ -43,13 +43,13 @@ class TestPrune:
         np.testing.assert_allclose(slim(x), tq.mask(model, plan)(x), rtol=1e-4, atol=1e-5)
 
     def test_settings_repeat_the_run(self, run: Run, model_file: Path, tmp_path: Path) -> None:
-        first = tmp_path / "first.h5"
+        first = tmp_path / "first.keras"
         run("prune", model_file, "-r", "stage1_block1_conv1=0.5", "--criterion", "deployed_l1", "-o", first)
-        settings = tomllib.loads((tmp_path / "first.h5.toml").read_text())["prune"]
+        settings = tomllib.loads((tmp_path / "first.keras.toml").read_text())["prune"]
         assert (settings["criterion"], settings["ratio"], settings["align"]) == (
             "deployed_l1", ["stage1_block1_conv1=0.5"], 1
         )  # fmt: skip
-        again = run("prune", "--config", tmp_path / "first.h5.toml", "-o", tmp_path / "again.h5", "-q")
+        again = run("prune", "--config", tmp_path / "first.keras.toml", "-o", tmp_path / "again.keras", "-q")
         assert (again.code, again.out) == (0, "")
         plans = [json.loads((tmp_path / f"{name}.plan.json").read_text()) for name in ("first", "again")]
         assert plans[0] == plans[1]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tfqprune.data import DataSplits
     from tfqprune.plan import PruningPlan
 
-_SUFFIXES = (".keras", ".h5")
+_SUFFIXES = (".keras",)
 
 
 def prune(
