@@ -13,7 +13,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 import tfqprune as tq
 from tfqprune import zoo
 from tfqprune.costs import CostModel
-from tfqprune.testing import random_plan
+from tfqprune.testing import assert_law, random_plan
 
 K, Q = tf.keras.layers, lq.layers
 
@@ -92,6 +92,37 @@ def test_transposed_convolution_differs_from_larq() -> None:
     model = tf.keras.Sequential([K.Input((4, 4, 3)), K.Conv2DTranspose(4, 3, strides=2, use_bias=False)])
     assert ModelProfile(model).op_count("mac") == 81 * 108
     assert tq.cost(model).macs == 16 * 108
+
+
+def test_a_kernel_that_reads_across_the_channels_multiplies_too() -> None:
+    """
+    4x6x3 -> conv "made" 1x1 (5) -> permute to 5x4x6, channels first -> conv "across" 1x1 (2) over 5x4 positions
+
+    made: 24 positions x 3 x 5 = 360 MACs; across: 20 positions x 6 x 2 = 240. The 5 cannot be cut, the 2 can.
+    """
+    inputs = K.Input((4, 6, 3))
+    x = K.Permute((3, 1, 2))(K.Conv2D(5, 1, name="made")(inputs))
+    x = K.Conv2D(2, 1, name="across")(x)
+    model = tf.keras.Model(inputs, K.Dense(3, name="last")(K.Flatten()(x)))
+    groups = {group.layers: group for group in tq.ChannelGraph(model).groups}
+    assert "along another axis than its channels" in groups["made",].frozen
+    assert groups["across",].frozen is None
+    lawful = assert_law(model, ratios=0.5)
+    macs = {layer.name: layer.macs for layer in tq.cost(model).layers}
+    assert macs == {"made": 360, "across": 240, "last": 5 * 4 * 2 * 3}
+    assert {layer.name: layer.macs for layer in tq.cost(model, lawful.plan).layers} == {
+        "made": 360, "across": 120, "last": 5 * 4 * 3,
+    }  # fmt: skip
+
+
+def test_a_single_channel_is_found_again_after_it_moved() -> None:
+    """A group of one has no order to follow: 6x6x1 -> 1x6x6 -> 6x6x1 still ends with one channel, not six."""
+    inputs = K.Input((6, 6, 3))
+    x = K.Conv2D(1, 1, name="one")(inputs)
+    x = K.Permute((2, 3, 1))(K.Permute((3, 1, 2))(x))
+    model = tf.keras.Model(inputs, K.GlobalAveragePooling2D()(K.Conv2D(4, 1, name="behind")(x)))
+    macs = {layer.name: layer.macs for layer in tq.cost(model).layers}
+    assert macs == {"one": 36 * 3, "behind": 36 * 4}
 
 
 def test_shared_layer_multiplies_twice() -> None:

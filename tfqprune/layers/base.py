@@ -133,6 +133,15 @@ class LayerCall:
                 self.inputs[index] = Channels(axis, self.space.mint_frozen(size, self.name, reason))
         return self.inputs[index].axis == axis
 
+    def read_across(self, axis: int, reason: str, index: int = 0) -> bool:
+        """Freezes an input's channels and reads it along ``axis`` instead; False where its size there is unknown."""
+        size = self.input_shapes[index][axis]
+        if size is None:
+            return False
+        self.space.freeze(self.inputs[index].ids, reason)
+        self.inputs[index] = Channels(axis, self.space.mint_frozen(size, self.name, reason))
+        return True
+
     def freeze_inputs(self, reason: str) -> None:
         for channels in self.inputs:
             self.space.freeze(channels.ids, reason)

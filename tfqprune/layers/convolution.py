@@ -33,8 +33,9 @@ class KernelHandler(LayerHandler, ABC):
 
     def flow(self, call: LayerCall) -> list[Channels]:
         axis = self.axis(call)
-        if not call.align(axis):
-            return call.opaque(f"feeds {call.title} along another axis than its channels")
+        across = f"feeds {call.title} along another axis than its channels"
+        if not call.align(axis) and not call.read_across(axis, across):
+            return call.opaque(across)
         outputs = Channels(axis, self.connect(call, call.inputs[0].ids))
         if not is_elementwise(getattr(call.layer, "activation", None)):
             call.space.freeze(outputs.ids, f"{call.title} has an activation that looks at all channels together")

@@ -92,8 +92,12 @@ def _channel_axis(labels: np.ndarray, last: bool) -> tuple[int, np.ndarray]:
 
     Where labels vary along one axis only, it is that one. A reshape of a vector spreads them over
     several: channels are last then. A stack of tensors does, too: there the axis that ties least.
+    A single channel varies along none: it runs along the only axis of size 1, if there is one.
     """
     varying = [axis for axis in range(labels.ndim) if (np.take(labels, [0], axis) != labels).any()]
+    if not varying:
+        varying = [axis for axis in range(labels.ndim) if labels.shape[axis] == 1]
+        varying = varying if len(varying) == 1 else []
     if len(varying) > 1 and not last:
         return min(((axis, _lines(labels, axis)) for axis in varying), key=lambda choice: len(choice[1]))
     axis = varying[0] if len(varying) == 1 else labels.ndim - 1
