@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.allocation import allocator_names
+from tfqprune.allocation import HolisticAllocator, allocator_names
 from tfqprune.allocation.base import unscored
 from tfqprune.allocation.identity import model_digest
 from tfqprune.budget import Budget
@@ -25,6 +25,7 @@ from tfqprune.fitting import Fitter
 from tfqprune.pipeline.display import Display
 from tfqprune.pipeline.environment import as_text, command, processor, versions
 from tfqprune.pipeline.folder import RunFolder
+from tfqprune.pipeline.learning import LEARNED, learned_variant
 from tfqprune.pipeline.line import DENSE, Line, Variant, loss_of
 from tfqprune.plan import PruningPlan
 from tfqprune.recovery import finetune, reestimate_batch_norms
@@ -97,7 +98,8 @@ def compress(
     """Prunes a trained model to a budget, fine-tunes it, exports it and measures the file.
 
     For each method: rank the units, find the ratios, rebuild slim, re-estimate batch norms, fine-tune, export, compare
-    the file with the Keras model, measure its bytes, memory and latency.
+    the file with the Keras model, measure its bytes, memory and latency. "holistic" learns the ratios in the epochs
+    that the others fine-tune in.
 
     Args:
         model: a trained, functional or sequential tf_keras model with one input; it is only read.
@@ -108,7 +110,7 @@ def compress(
         output_dir: a new folder, or the one of the same call, interrupted.
         test: the same as ``train``, for the figures of the result; None: the validation data.
         criterion: ranks units (see :func:`tfqprune.score`).
-        epochs: of fine-tuning; 0: batch norms are re-estimated only.
+        epochs: of fine-tuning; 0: batch norms are re-estimated only ("holistic" needs at least 1).
         learning_rate: of the first step of fine-tuning.
         batch_size: of fine-tuning.
         max_trials: of the Bayesian search.
@@ -137,6 +139,9 @@ def compress(
             raise BudgetError(f"Expected a method out of {', '.join(METHODS)}. Received: {name!r}.")
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
         raise DataError(f"Expected epochs, a whole number from 0. Received: {epochs!r}.")
+    learning: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+    if LEARNED in methods:
+        HolisticAllocator(budget, **learning)  # says what it cannot do
     graph = ChannelGraph(model)
     limits: dict[str, Any] = {"align": align, "exclude": tuple(exclude)}
     # Whether the budget can be met does not depend on the scores: said before any work and before a folder is made.
@@ -162,6 +167,13 @@ def compress(
         display.heading(f"{title or model.name}: {name} ratios to {budget}")
 
         def make(name: str = name) -> tuple[tf.keras.Model, PruningPlan]:
+            if name == LEARNED:
+                slim, plan = learned_variant(
+                    line, budget, (train_x, train_y), (validation_x, validation_y), criterion, limits, seed=seed,
+                    **learning,
+                )  # fmt: skip
+                reestimate_batch_norms(slim, train_x)
+                return slim, plan
             plan = line.plan(name, budget, (train_x, train_y), (validation_x, validation_y), criterion, limits,
                              max_trials, seed)  # fmt: skip
             tf.keras.utils.set_random_seed(seed)
