@@ -139,25 +139,28 @@ class Fitter:
             alive[self._units[name][:count]] = False
         return alive
 
-    def costs(self, counts: Mapping[str, int]) -> dict[str, float]:
-        """What the slim model costs, measured costs included."""
+    def costs(self, counts: Mapping[str, int], *, measure: bool = True) -> dict[str, float]:
+        """What the slim model costs.
+
+        Args:
+            counts: units that go, by group.
+            measure: False: costs that were not measured yet are estimated, on the cautious side.
+        """
+        if not measure:
+            return self.meter.expected(self.removed(counts))
         return {**self.meter.model.totals(self.alive_units(counts)), **self.meter.measured(self.removed(counts))}
 
     def counted(self, counts: Mapping[str, int]) -> dict[str, float]:
         """The costs that need no measuring."""
         return self.meter.model.totals(self.alive_units(counts))
 
-    def holds(self, counts: Mapping[str, int], stand_in: StandIn | None = None) -> bool:
-        """Whether the budget holds.
+    def holds(self, counts: Mapping[str, int]) -> bool:
+        """Whether the budget holds."""
+        return self.limits.holds(self.counted(counts)) and self.limits.holds(self.meter.measured(self.removed(counts)))
 
-        Args:
-            counts: units that go, by group.
-            stand_in: what to go by instead of measuring, for the costs that have to be measured.
-        """
-        costs = self.counted(counts)
-        if not self.limits.holds(costs) or (stand_in is not None and not stand_in.holds(costs)):
-            return False
-        return stand_in is not None or self.limits.holds(self.meter.measured(self.removed(counts)))
+    def expects(self, counts: Mapping[str, int]) -> bool:
+        """Whether the budget can be expected to hold, by what was measured so far."""
+        return self.limits.holds(self.costs(counts, measure=False))
 
     def check_reachable(self) -> None:
         """Makes sure that some plan holds the counted costs of the budget.
@@ -192,7 +195,7 @@ class Fitter:
 
     # -- the search ---------------------------------------------------------------------------
 
-    def fit(self, family: Family) -> Fit:
+    def fit(self, family: Family, *, measure: bool = True) -> Fit:
         """The largest model of a family within the budget, as far as whole units allow.
 
         Units are given back at the end until the next one would break the budget; the group that lies
@@ -201,6 +204,8 @@ class Fitter:
         Args:
             family: ratios by group for a parameter from 0 to 1; none may fall as it grows. Where
                 even 1 does not meet the budget, all ratios go on towards their maximum alike.
+            measure: False: costs that take seconds to measure are estimated, on the cautious side, from
+                what was measured before; the caller has to make sure of them.
 
         Returns:
             A :class:`Fit` that holds the budget.
@@ -214,33 +219,33 @@ class Fitter:
             part = parameter - 1
             return {name: (1 - part) * wanted.get(name, 0.0) + part * most[name] for name in self.names}
 
-        if self.budget.measured:
+        if self.budget.measured and measure:
             counts, parameter = self._fit_measured(extended)
         else:
-            counts, parameter = self._largest(extended, None)
-        return self.fitted(counts, parameter)
+            counts, parameter = self._largest(extended, self.expects if self.budget.measured else self.holds)
+        return self.fitted(counts, parameter, measure=measure)
 
-    def fitted(self, counts: Mapping[str, int], parameter: float = math.nan) -> Fit:
+    def fitted(self, counts: Mapping[str, int], parameter: float = math.nan, *, measure: bool = True) -> Fit:
         """Numbers of units as a :class:`Fit`; that they hold the budget is the caller's to know."""
-        return Fit(dict(counts), self.ratios(counts), self.costs(counts), parameter)
+        return Fit(dict(counts), self.ratios(counts), self.costs(counts, measure=measure), parameter)
 
-    def _largest(self, family: Family, stand_in: StandIn | None) -> tuple[dict[str, int], float]:
+    def _largest(self, family: Family, holds: Callable[[dict[str, int]], bool]) -> tuple[dict[str, int], float]:
         """Bisects a family over [0, 2]; at 2 all groups are at their maximum."""
         low, high = 0.0, 2.0
         best = self.counts(family(0.0))
-        if self.holds(best, stand_in):
+        if holds(best):
             high = 0.0
         else:
             best = self.counts(self.most)
             for _ in range(_STEPS):
                 middle = (low + high) / 2
                 counts = self.counts(family(middle))
-                if self.holds(counts, stand_in):
+                if holds(counts):
                     high, best = middle, counts
                 else:
                     low = middle
-        if self.holds(best, stand_in):
-            best = self.give_back(best, family(high), lambda counts: self.holds(counts, stand_in))
+        if holds(best):
+            best = self.give_back(best, family(high), holds)
         return best, high
 
     def _fit_measured(self, family: Family) -> tuple[dict[str, int], float]:
@@ -254,10 +259,15 @@ class Fitter:
             BudgetError: no model that was measured holds the budget.
         """
         stand_in = StandIn(self.limits, self.limits.original)
+
+        def holds(counts: dict[str, int]) -> bool:
+            costs = self.counted(counts)
+            return self.limits.holds(costs) and stand_in.holds(costs)
+
         best: tuple[dict[str, int], float] | None = None
         tried: list[dict[str, int]] = []
         for _ in range(_MEASUREMENTS):
-            counts, parameter = self._largest(family, stand_in)
+            counts, parameter = self._largest(family, holds)
             if counts in tried:
                 break
             tried.append(counts)
@@ -273,11 +283,12 @@ class Fitter:
         )
         return counts, parameter
 
-    def project(self, preferences: Mapping[str, float]) -> Fit:
+    def project(self, preferences: Mapping[str, float], *, measure: bool = True) -> Fit:
         """Scales preferences onto the budget: ``ratio = min(maximum, scale * preference)``.
 
         Args:
             preferences: group -> how much of it should go relative to the others, from 0.
+            measure: as for :meth:`fit`.
 
         Raises:
             PlanError: a preference is negative or not finite.
@@ -296,7 +307,7 @@ class Fitter:
             scale = np.expm1(parameter * np.log1p(1 / LEAST_PREFERENCE))
             return {name: min(scale * floor[name], most[name]) for name in floor}
 
-        return self.fit(family)
+        return self.fit(family, measure=measure)
 
     def give_back(
         self,

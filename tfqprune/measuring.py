@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,6 +35,8 @@ class Meter:
         self.budget = budget
         self.model = CostModel(graph)
         self._measured: dict[tuple[tuple[str, int], ...], dict[str, float]] = {}
+        #: all costs of every model that was measured
+        self.observations: list[dict[str, float]] = []
 
     def counted(self, removed: Removed) -> dict[str, float]:
         """Parameters, MACs, BOPs and memory (bytes); microseconds a call."""
@@ -49,11 +51,18 @@ class Meter:
         """
         if not self.budget.measured:
             return {}
-        key = tuple(sorted((name, len(slots)) for name, slots in removed.items() if slots))
+        key = _key(removed)
         if key not in self._measured:
             slim = SlimBuilder(self.graph, self.graph.alive(dict(removed))).build()
             self._measured[key] = self._measure(slim)
+            self.observations.append({**self.counted(removed), **self._measured[key]})
         return self._measured[key]
+
+    def expected(self, removed: Removed) -> dict[str, float]:
+        """As :meth:`costs` without measuring: measured costs as remembered, or else estimated (:func:`estimate`)."""
+        counted = self.counted(removed)
+        known = self._measured.get(_key(removed))
+        return {**counted, **(estimate(self.budget.measured, counted, self.observations) if known is None else known)}
 
     def costs(self, removed: Removed) -> dict[str, float]:
         """Counted and measured costs together."""
@@ -77,6 +86,34 @@ class Meter:
         return costs
 
 
+#: measured cost -> the counted cost that it follows
+FOLLOWS = {"tflite_bytes": "memory", "latency": "macs"}
+
+
+def estimate(
+    names: Iterable[str], counted: Mapping[str, float], observations: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+    """Measured costs by the counted ones, on the cautious side.
+
+    A file is the memory of its weights and a rest, latency is in proportion to the multiplications. The largest rest
+    and the largest proportion among the observations count; both grow with the counted cost.
+
+    Args:
+        names: measured costs.
+        counted: costs of a model that was not measured.
+        observations: all costs of models that were, at least one.
+    """
+    found = {}
+    for name in names:
+        own = counted[FOLLOWS[name]]
+        known = [(costs[FOLLOWS[name]], costs[name]) for costs in observations]
+        if name == "latency":
+            found[name] = own * max(cost / counted for counted, cost in known if counted) if own else 0.0
+        else:
+            found[name] = own + max(cost - counted for counted, cost in known)
+    return found
+
+
 class StandIn:
     """Limits on counted costs that stand in for limits on measured ones.
 
@@ -88,11 +125,10 @@ class StandIn:
         original: all costs of the original model.
     """
 
-    #: measured cost -> the counted cost that it follows
-    FOLLOWS: ClassVar[dict[str, str]] = {"tflite_bytes": "memory", "latency": "macs"}
+    FOLLOWS: ClassVar[dict[str, str]] = FOLLOWS
 
     def __init__(self, limits: Limits, original: Mapping[str, float]) -> None:
-        self._limits = {name: limit for name, limit in limits.limits.items() if name in self.FOLLOWS}
+        self._limits = {name: limit for name, limit in limits.limits.items() if name in FOLLOWS}
         #: the least counted cost that broke a limit, the largest of a model that held all
         self._broken = dict.fromkeys(self._limits, math.inf)
         self._held = dict.fromkeys(self._limits, 0.0)
@@ -100,7 +136,7 @@ class StandIn:
 
     def _cap(self, name: str) -> float:
         """The counted cost at which the limit is expected to be met."""
-        counted, measured = self._last[self.FOLLOWS[name]], self._last[name]
+        counted, measured = self._last[FOLLOWS[name]], self._last[name]
         cap = counted + self._limits[name] - measured
         if name == "latency":
             cap = counted * self._limits[name] / measured if measured else math.inf
@@ -111,13 +147,13 @@ class StandIn:
 
     def holds(self, costs: Mapping[str, float]) -> bool:
         """Whether counted costs are within what stands in for the measured ones."""
-        return all(costs[self.FOLLOWS[name]] <= self._cap(name) for name in self._limits)
+        return all(costs[FOLLOWS[name]] <= self._cap(name) for name in self._limits)
 
     def expects(self, costs: Mapping[str, float]) -> bool:
         """Whether a model with these counted costs, close to the last measured one, is worth measuring."""
         for name, limit in self._limits.items():
-            counted, measured = self._last[self.FOLLOWS[name]], self._last[name]
-            change = costs[self.FOLLOWS[name]] - counted
+            counted, measured = self._last[FOLLOWS[name]], self._last[name]
+            change = costs[FOLLOWS[name]] - counted
             expected = measured * (1 + change / counted) if name == "latency" else measured + change
             if expected > limit:
                 return False
@@ -128,13 +164,18 @@ class StandIn:
         self._last = dict(costs)
         better = held
         for name, limit in self._limits.items():
-            counted = costs[self.FOLLOWS[name]]
+            counted = costs[FOLLOWS[name]]
             if costs[name] > limit:
                 self._broken[name] = min(self._broken[name], counted)
             elif held:
                 better = better and counted >= self._held[name]
                 self._held[name] = max(self._held[name], counted)
         return better
+
+
+def _key(removed: Removed) -> tuple[tuple[str, int], ...]:
+    """Units that go, by group: all that size and time depend on."""
+    return tuple(sorted((name, len(slots)) for name, slots in removed.items() if slots))
 
 
 def _checked_latency(value: object) -> float:

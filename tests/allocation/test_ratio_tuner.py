@@ -329,3 +329,26 @@ def test_front_by_hand() -> None:
     assert [own.trial for own in pareto_front(records, "memory", larger_is_better=False)] == ["a", "c"]
     # By another metric, the whole of it memory: the cheapest alone.
     assert [own.trial for own in pareto_front(records, "memory", metric="memory", larger_is_better=False)] == ["a"]
+
+
+def test_measured_budget_is_measured_for_the_best_alone(make_tuner, model, train, validation) -> None:
+    calls = []
+
+    def device(slim: tf.keras.Model) -> float:
+        """Milliseconds in proportion to the MACs, but more for odd numbers of channels in the second layer."""
+        calls.append(slim)
+        odd = slim.get_layer("second").filters % 2
+        return (1 + 0.5 * odd) * tq.cost(slim).macs / 1e5
+
+    budget = tq.Budget(latency=0.6, measure_latency=device)
+    tuner = make_tuner(budget=budget, max_trials=10)
+    limit = 0.6 * device(model)
+    tuner.search(train, validation_data=validation, verbose=0)
+    records = tuner.records()
+    assert len(records) == 10
+    best = max((record for record in records if record.value is not None), key=lambda record: record.value)
+    # What is best was measured, and holds; trials that would have been best and do not were failed.
+    assert best.metrics["latency"] == device(tq.prune(model, tuner.get_best_plans()[0])) <= limit
+    assert all("measured, is above the budget" in record.message for record in records if record.status == "FAILED")
+    for plan in tuner.get_best_plans(10):
+        assert device(tq.prune(model, plan)) <= limit

@@ -79,7 +79,10 @@ class PruningHyperModel(keras_tuner.HyperModel):
     def plan(self, hp: keras_tuner.HyperParameters) -> PruningPlan:
         """The plan that hyperparameters stand for."""
         preferences = {name: hp.Float(PREFIX + name, 0.0, 1.0, default=0.5) for name in self.fitter.names}
-        return self.fitter.plan(self.fitter.project(preferences), self._criterion)
+        fit = self.fitter.project(preferences, measure=False)
+        if not self.fitter.holds(fit.counts):  # the estimate of a measured cost was too low
+            fit = self.fitter.project(preferences)
+        return self.fitter.plan(fit, self._criterion)
 
     def build(self, hp: keras_tuner.HyperParameters) -> tf.keras.Model:
         """The compiled slim model of these hyperparameters, batch norms re-estimated."""

@@ -29,7 +29,7 @@ from tfqprune.allocation.records import write_records
 from tfqprune.allocation.results import SCORES, SearchResults
 from tfqprune.allocation.space import RatioSpace, Shared
 from tfqprune.allocation.tensorboard import log_trial
-from tfqprune.budget import Budget
+from tfqprune.budget import Budget, format_cost
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import BudgetError, EvaluationError, PlanError, TfqpruneError
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
@@ -297,9 +297,23 @@ class RatioTuner(SearchResults):
         name = self._own_oracle.objective.name
         if not math.isfinite(metrics.get(name, 0.0)):
             raise keras_tuner.errors.FailedTrialError(f"{name} is {metrics[name]}")
+        self._verify(metrics, counts)
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         log_trial(callbacks, trial, metrics)
         return metrics
+
+    def _verify(self, metrics: dict[str, float], counts: Mapping[str, int]) -> None:
+        """Measures what was estimated, where a trial is the best so far; fails it if it is above the budget."""
+        if not self.budget.measured:
+            return
+        fitter, objective = self._the_fitter(), self._own_oracle.objective
+        best = next((own for own in self.oracle.get_best_trials(1) if own.status == "COMPLETED"), None)
+        if best is not None and not objective.better_than(metrics[objective.name], best.score):
+            return
+        metrics.update(fitter.costs(counts))
+        if not fitter.holds(counts):
+            over = [f"{name} of {format_cost(name, metrics[name])}" for name in fitter.limits.broken(metrics)]
+            raise keras_tuner.errors.FailedTrialError(f"{', '.join(over)}, measured, is above the budget")
 
     def _promote(self, callbacks: Sequence[Any]) -> None:
         """Fine-tunes the best few trials; those that are on disk already are left alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Mapping
@@ -55,9 +56,12 @@ class SearchResults(keras_tuner.Tuner):
         return self._fitter
 
     def _judged(self, metrics: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
-        """A trial's metrics with its costs, and with the soft objective where there is one."""
+        """A trial's metrics with its costs, and with the soft objective where there is one.
+
+        Costs that take seconds to measure are estimated, on the cautious side, until a trial is among the best.
+        """
         fitter = self._the_fitter()
-        costs = fitter.costs(counts)
+        costs = fitter.costs(counts, measure=False)
         return {**self.goal.of(metrics, fitter.limits.load(costs)), **costs}
 
     def records(self) -> list[TrialRecord]:
@@ -87,7 +91,12 @@ class SearchResults(keras_tuner.Tuner):
             raise PlanError("Expected a completed trial. Received: none; call search() first.")
         if self.evaluation == "both":
             trials.sort(key=self._rank_after_tuning)
-        return trials[:count]
+        return list(itertools.islice(filter(self._holds, trials), count))
+
+    def _holds(self, trial: Trial) -> bool:
+        """Whether a trial holds the budget: measured, where it was only estimated."""
+        fitter = self._the_fitter()
+        return fitter.holds(fitter.nearest(ratios_of(trial)))
 
     def _rank_after_tuning(self, trial: Trial) -> float:
         """What was fine-tuned comes first, in the order of what it achieved by that."""

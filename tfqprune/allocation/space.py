@@ -46,12 +46,15 @@ class RatioSpace:
         self._average /= np.maximum(self._average.sum(axis=0), 1)
 
     def exact(self, preferences: np.ndarray) -> Fit:
-        """The largest model within the budget for one point of preferences [dimensions]."""
+        """The largest model within the budget for one point of preferences [dimensions].
+
+        Costs that have to be measured are estimated, on the cautious side.
+        """
         wide = preferences[self.dimension_of]
         wanted = {name: float(value) for name, value in zip(self.names, wide, strict=True)}
-        if self.below and self.fitter.holds(counts := self.fitter.counts(wanted)):
-            return self.fitter.fitted(counts)
-        return self.fitter.project(wanted)
+        if self.below and self.fitter.expects(counts := self.fitter.counts(wanted)):
+            return self.fitter.fitted(counts, measure=False)
+        return self.fitter.project(wanted, measure=False)
 
     def project(self, preferences: np.ndarray) -> np.ndarray:
         """Coordinates [n, dimensions] on the budget, unrounded, for preferences [n, dimensions]."""
