@@ -78,7 +78,7 @@ class DualAscent(tq.HolisticPruning):
 
 
 #: variant of the gates -> how it is made
-VARIANTS: dict[str, tuple[type[tq.HolisticPruning], dict[str, str]]] = {
+VARIANTS: dict[str, tuple[type[tq.HolisticPruning], dict[str, Any]]] = {
     "own, hard": (tq.HolisticPruning, {}),
     "own, soft": (tq.HolisticPruning, {"gate": "soft"}),
     "scales, hard": (tq.HolisticPruning, {"values": "scales"}),
@@ -136,7 +136,8 @@ class Bench:
     def __init__(self, given: argparse.Namespace, precision: str, splits: DataSplits) -> None:
         self.given, self.precision, self.splits = given, precision, splits
         self.model, _ = baseline(given, precision, splits)
-        self.graph, self.whole = tq.ChannelGraph(self.model), tq.cost(self.model)
+        self.whole = tq.cost(self.model)
+        self._trained: dict[Any, dict[str, Any]] = {}
 
     def data(self, seed: int) -> tf.data.Dataset:
         return batches(self.given, self.splits.train, seed)
@@ -146,9 +147,17 @@ class Bench:
         return tf.keras.optimizers.schedules.CosineDecay(RATE * self.given.learning_rate, steps)
 
     def holistic(
-        self, share: float, seed: int, epochs: int, kind: type[tq.HolisticPruning] = tq.HolisticPruning, **options: str
+        self, share: float, seed: int, epochs: int, kind: type[tq.HolisticPruning] = tq.HolisticPruning, **options: Any
     ) -> dict[str, Any]:
-        """Trains with gates; costs and accuracies of the slim model."""
+        """Trains with gates, once for the same arguments; costs and accuracies of the slim model."""
+        key = (share, seed, epochs, kind, tuple(options.items()))
+        if key not in self._trained:
+            self._trained[key] = self._holistic(share, seed, epochs, kind, **options)
+        return self._trained[key]
+
+    def _holistic(
+        self, share: float, seed: int, epochs: int, kind: type[tq.HolisticPruning], **options: Any
+    ) -> dict[str, Any]:
         tf.keras.utils.set_random_seed(seed)
         sample = (self.splits.train.x[:256], self.splits.train.y[:256])
         hfp = kind(self.model, tq.Budget(params=share, macs=share), "auto", sample, **options)
