@@ -162,7 +162,7 @@ def sizes(path: Path = RESULTS) -> None:
         "fast": "ours: fast",
         "packed": "ours: packed",
     }
-    by_file = [{file["file"]: file["bytes"] for file in net["files"]} for net in (dense, pruned)]
+    by_file = [{file["file"]: file["bytes"] for file in net["files"] if "bytes" in file} for net in (dense, pruned)]
     scale = 520 / max(by_file[0][name] for name in labels)
     parts = [text(20, 30, "2-bit ResNet-18 for ImageNet: bytes of the file", size=17)]
     y = 54
