@@ -75,8 +75,13 @@ def cards(network: NetworkReport) -> list[tuple[str, str, str]]:
         if value is None:
             continue
         against = words.change(value, before, points=points) if best is not first and field != "agreement" else ""
-        explanation = f"{against} against {text(before)}" if against else ""
+        explanation = f"{_whole(against)} against {_whole(text(before))}" if against else ""
         if field == "agreement" and best.compared:
             explanation = f"same class on {best.compared} samples"
         found.append((heading, text(value), explanation))
     return found
+
+
+def _whole(figure: str) -> str:
+    """A figure that is not broken before its unit."""
+    return figure.replace(" ", "\N{NO-BREAK SPACE}")
