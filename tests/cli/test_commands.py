@@ -106,11 +106,25 @@ class TestPrune:
 
 
 class TestSearch:
-    def test_goes_on_with_more_trials(self, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+    def test_goes_on_interrupted_and_with_more_trials(
+        self, run: Run, model_file: Path, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder = tmp_path / "search"
         command = ["search", model_file, "--data", data_file, "-b", "memory=0.7", "-o", folder, "--json"]
+        whole = tq.RatioTuner.run_trial
+
+        def interrupted(self: tq.RatioTuner, trial: object, *arguments: object, **options: object) -> object:
+            if trial.trial_id != "0":  # type: ignore[attr-defined]
+                raise KeyboardInterrupt
+            return whole(self, trial, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tq.RatioTuner, "run_trial", interrupted)
+            assert run(*command, "--trials", 2).code == 130
+        kept = json.loads((folder / "trials" / "trials.json").read_text())[0]["value"]
         first = run(*command, "--trials", 2)
         assert first.code == 0
+        assert first.json["trials"][0]["value"] == kept
         values = [trial["value"] for trial in first.json["trials"]]
         assert len(values) == 2
         assert first.json["best"]["value"] == max(values)
@@ -130,7 +144,8 @@ class TestSearch:
         other = run(*command[:-3], "-b", "macs=0.9", "-o", folder, "--trials", 4)
         assert "one in which budget, trials changed" in other.err
 
-    @pytest.mark.parametrize("method", ["uniform", pytest.param("sensitivity", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("method", ["uniform", "sensitivity", "slimming"])
     def test_methods(self, method: str, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
         answer = run(
             "search", model_file, "--data", data_file, "-b", "memory=0.8", "-o", tmp_path / "s", "--method", method,

@@ -39,6 +39,19 @@ def test_another_run_is_refused_with_what_changed(tmp_path: Path) -> None:
         RunFolder(tmp_path / "run", {**SETTINGS, "seed": 1})
 
 
+def test_a_finished_run_may_grow(tmp_path: Path) -> None:
+    RunFolder(tmp_path, {**SETTINGS, "trials": 3}, grows="trials").finish()
+    with pytest.raises(OutputError, match="finished run"):
+        RunFolder(tmp_path, {**SETTINGS, "trials": 3}, grows="trials")
+    for settings in ({**SETTINGS, "trials": 2}, {**SETTINGS, "trials": 4, "seed": 1}):
+        with pytest.raises(OutputError, match="trials"):
+            RunFolder(tmp_path, settings, grows="trials")
+    with pytest.raises(OutputError, match="trials changed"):
+        RunFolder(tmp_path, {**SETTINGS, "trials": 4})
+    assert RunFolder(tmp_path, {**SETTINGS, "trials": 4}, grows="trials").resumed
+    assert read_state(tmp_path) == {"status": "running", "settings": {**SETTINGS, "trials": 4}}
+
+
 def test_foreign_files_are_never_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(OutputError, match="holds other files"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,8 @@ def open_data(
         image_shape = (None, None, image_shape[2])
     elif None in shape or len(shape) != 3:
         raise DataError(f"Expected a model whose input is images of one size, to resize to. Received: {shape}.")
-    with session.working(f"loading {source}"):
+    # Images in folders have a bar of their own.
+    with contextlib.nullcontext() if Path(source).is_dir() else session.working(f"loading {source}"):
         splits = load(source, seed=seed, data_dir=data_dir, limit=limit, image_shape=image_shape)
     outputs = model.output_shape[-1] if len(model.output_shape) == 2 and model.output_shape[-1] > 1 else None
     return splits.fitted(shape, outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,12 +12,9 @@ from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import complete_budget, parse_budget, parse_ratios
 from tfqprune.cli.inputs import beside, free_file, open_data, open_model, require_data, require_model, settings_of
 from tfqprune.cli.outcomes import before_and_after
+from tfqprune.cli.plans import allocated
 from tfqprune.cli.session import Outcome, Session
 from tfqprune.errors import PlanError
-
-if TYPE_CHECKING:
-    from tfqprune.data import DataSplits
-    from tfqprune.plan import PruningPlan
 
 _SUFFIXES = (".keras",)
 
@@ -95,7 +92,8 @@ def prune(
     files = {"slim model": output, "plan": beside(output, "plan.json"), "settings": settings_of(output)}
     free_file(output, overwrite, _SUFFIXES)
     for path in list(files.values())[1:]:
-        free_file(path, overwrite)
+        if path != plan:  # a plan may stay where it is
+            free_file(path, overwrite)
 
     dense = open_model(session, model, trust)
     splits = None
@@ -112,14 +110,13 @@ def prune(
 
     tf.keras.utils.set_random_seed(seed)
     samples = None if splits is None else splits.train
-    with session.working("choosing units"):
-        if plan is not None:
-            made = PruningPlan.load(plan)
-        elif bounds is not None:
-            options: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
-            made = _allocated(method, dense, bounds, criterion, splits, options)
-        else:
-            made = make_plan(dense, _without(dense, ratios, exclude or ()), criterion, samples, align)
+    if plan is not None:
+        made = PruningPlan.load(plan)
+    elif bounds is not None:
+        options: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
+        made = allocated(method, dense, bounds, criterion, splits, options)
+    else:
+        made = make_plan(dense, _without(dense, ratios, exclude or ()), criterion, samples, align)
     slim = cut(dense, made)
     if splits is not None:
         reestimate_batch_norms(slim, splits.train)
@@ -134,17 +131,6 @@ def prune(
     made.save(files["plan"])
     session.save_settings(files["settings"])
     return before_and_after(dense, slim, made, splits, files)
-
-
-def _allocated(
-    method: str, model: Any, budget: Any, criterion: str, data: DataSplits | None, limits: dict[str, Any]
-) -> PruningPlan:
-    """A plan that holds a budget, by an allocator's name."""
-    from tfqprune.allocation import get_allocator
-
-    options = {"validation": data.validation} if method == "sensitivity" and data is not None else {}
-    samples = None if data is None else data.train
-    return get_allocator(method)(budget, **options).allocate(model, criterion, samples, **limits)
 
 
 def _without(model: Any, ratios: Any, exclude: Any) -> Any:

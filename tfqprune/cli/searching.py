@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,11 +11,8 @@ from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import parse_budget
 from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model
 from tfqprune.cli.outcomes import before_and_after
+from tfqprune.cli.plans import allocated
 from tfqprune.cli.session import Outcome, Session
-
-if TYPE_CHECKING:
-    from tfqprune.budget import Budget
-    from tfqprune.data import DataSplits
 
 # What may differ where a search goes on.
 _FREE = {"output", "overwrite", "trials", "data-dir", "trust"}
@@ -107,21 +103,12 @@ def search(
         more["best"] = {"trial": int(plan.notes["trial"]) + 1, "value": plan.notes["value"]}
         files["trials"] = folder.path / "trials" / "trials.csv"
     else:
-        plan, slim = _allocated(method, dense, bounds, criterion, splits, folder.path, limits)
+        from tfqprune.recovery import reestimate_batch_norms
+        from tfqprune.slim import prune
+
+        plan = allocated(method, dense, bounds, criterion, splits, limits, folder.path / "curves.json")
+        slim = reestimate_batch_norms(prune(dense, plan), splits.train)
     save_model(slim, files["slim model"])
     plan.save(files["plan"])
     folder.finish()
     return before_and_after(dense, slim, plan, splits, files, **more)
-
-
-def _allocated(
-    method: str, model: Any, budget: Budget, criterion: str, data: DataSplits, folder: Path, limits: dict[str, Any]
-) -> tuple[Any, Any]:
-    """Plan and slim model of an allocator; what it measures is kept, too."""
-    from tfqprune.allocation import get_allocator
-    from tfqprune.recovery import reestimate_batch_norms
-    from tfqprune.slim import prune
-
-    options = {"validation": data.validation, "path": folder / "curves.json"} if method == "sensitivity" else {}
-    plan = get_allocator(method)(budget, **options).allocate(model, criterion, data.train, **limits)
-    return plan, reestimate_batch_norms(prune(model, plan), data.train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,11 @@ class Session:
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-        with Progress(*columns, console=Console(stderr=True), transient=True) as spinner:
+        # A way to the terminal of its own: standard error may be held back while the work goes on.
+        with (
+            os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal,
+            Progress(*columns, console=Console(file=terminal), transient=True) as spinner,
+        ):
             spinner.add_task(text, total=None)
             yield
 
