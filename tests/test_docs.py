@@ -48,8 +48,9 @@ def test_commands_exist() -> None:
 
 
 def test_scripts_that_pages_name_exist() -> None:
+    named = re.compile(r"python ((?:benchmarks|examples|docs)/[a-z0-9_/]+\.py)")
     for page in PAGES:
-        for script in re.findall(r"python ((?:benchmarks|examples|docs)/[a-z0-9_/]+\.py)", page.read_text(encoding="utf-8")):
+        for script in named.findall(page.read_text(encoding="utf-8")):
             assert (ROOT / script).is_file(), f"{page.name}: {script}"
 
 
