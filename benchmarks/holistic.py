@@ -287,7 +287,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         where = data if limit is None else f"{data}, {limit} images"
         lines.append(
             f"| {where} | {part} | {precision} | {what} | {budget} | {len(found)} | {spans[0]} | {spans[1]} | "
-            f"{learned} | {statistics.mean(tests):.1f}{spread} % |"
+            f"{learned} | {'-' if part == 'targets' else f'{statistics.mean(tests):.1f}{spread} %'} |"
         )
     lines += [
         "",

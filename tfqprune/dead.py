@@ -31,9 +31,10 @@ def remove_dead_channels(
 ) -> tuple[tf.keras.Model, PruningPlan]:
     """Removes channels that are constant behind their batch norm, without changing what the model computes.
 
-    Takeda et al., "Filter Pre-Pruning for Improved Fine-tuning of Quantized Deep Neural Networks", arXiv 2011.06751
-    (PfQ), remove filters whose variance behind the batch norm is near zero before a quantised network is fine-tuned:
-    their quotients disturb it. Read: the abstract. Ours: how it is made exact. A unit is dead where the standard
+    Nishikawa, Ikegaya, "Filter Pre-Pruning for Improved Fine-tuning of Quantized Deep Neural Networks", arXiv
+    2011.06751 (PfQ), remove filters that disturb the fine-tuning of a quantised network through their batch norm, while
+    hardly affecting the inferred result. Read: the abstract. Ours: which they are, and how removal is made exact, not
+    nearly so. A unit is dead where the standard
     deviation behind a batch norm that it passes, gamma times sigma over sqrt(sigma^2 + epsilon), is at most
     ``tolerance``, and all kernels that read it see one value, padding included. That value times the sum of the
     kernel's taps goes to the bias of the reading layer, or off the moving mean of the batch norm behind it. Where

@@ -118,8 +118,8 @@ class GroupLasso(_FilterPenalty):
 class NormRatio(_FilterPenalty):
     """The L1 norm over the L2 norm of each layer's filter norms, summed over the layers: it does not see their scale.
 
-    arXiv 2007.10022 trains with the ratio of L1 and L2 norm over a layer's filters. Read: as much as that. Ours: a
-    filter's own norm is the L2 norm of its latent weights.
+    The idea of the ratio of both norms over a layer's filters is that of arXiv 2007.10022, whose text we have not seen.
+    Ours: a filter's own norm is the L2 norm of its latent weights, and layers count alike.
     """
 
     def value(self) -> tf.Tensor:
