@@ -25,6 +25,7 @@ TYPE_BITS: dict[int, int] = {
 _NUMPY = {
     TensorType.FLOAT32: np.float32, TensorType.FLOAT16: np.float16, TensorType.INT32: np.int32,
     TensorType.UINT8: np.uint8, TensorType.INT64: np.int64, TensorType.INT16: np.int16, TensorType.INT8: np.int8,
+    TensorType.UINT16: np.uint16,
 }  # fmt: skip
 _TYPE_OF_NUMPY = {np.dtype(value): key for key, value in _NUMPY.items()}
 

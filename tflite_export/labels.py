@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tflite_export.bundling import parts_of
 from tflite_export.codes import CodedKernel, channel_scale, coded_kernels, leaf_layers, to_file_layout
 from tflite_export.decode import stored_integers
 from tflite_export.graph import Graph, TensorType
@@ -20,7 +21,7 @@ _FLOAT_TOLERANCE = {TensorType.FLOAT32: 4e-6, TensorType.FLOAT16: 6e-4, TensorTy
 
 
 def label_constants(graph: Graph, model: Any) -> dict[int, str]:
-    """Constant tensor -> Keras layer name, for every kernel that is stored as such, packed, or as sign words."""
+    """Tensor (a constant or part of a bundle) -> layer name, for kernels stored as such, packed, or as sign words."""
     by_content: dict[bytes, str] = {}
     try:
         kernels = coded_kernels(model)
@@ -35,24 +36,33 @@ def label_constants(graph: Graph, model: Any) -> dict[int, str]:
     for layer in leaf_layers(model):
         for weight in ("kernel", "depthwise_kernel", "pointwise_kernel"):
             if getattr(layer, weight, None) is not None:
-                values, axis = to_file_layout(layer, weight, deployed(layer, weight))
-                floats.setdefault(values.shape, []).append((layer.name, values, axis))
+                laid_out, axis = to_file_layout(layer, weight, deployed(layer, weight))
+                floats.setdefault(laid_out.shape, []).append((layer.name, laid_out, axis))
     labels = {}
-    for index, tensor in enumerate(graph.tensors):
-        if not graph.is_constant(index):
-            continue
-        name = by_content.get(graph.raw(index).tobytes())
-        shape = graph.shape(index)
-        if name is None and tensor.type in _FLOAT_TOLERANCE:
-            values, tolerance = graph.constant(index), _FLOAT_TOLERANCE[tensor.type]
-            name = _first(n for n, v, axis in floats.get(shape, []) if _proportional(values, v, axis, tolerance))
-        if name is None and tensor.type == TensorType.INT8:
-            name = _first(k.layer for k in kernels if _same_integers(graph.constant(index), k))
-        if name is None and tensor.type == TensorType.INT32 and len(shape) == 4:
-            name = _first(k.layer for k in kernels if _same_signs(graph.constant(index), k))
+    for index, content, values, tensor_type in _constants(graph):
+        name = by_content.get(content)
+        if name is None and tensor_type in _FLOAT_TOLERANCE:
+            assert values is not None
+            tolerance = _FLOAT_TOLERANCE[tensor_type]
+            name = _first(n for n, v, axis in floats.get(values.shape, []) if _proportional(values, v, axis, tolerance))
+        if name is None and values is not None and tensor_type == TensorType.INT8:
+            name = _first(k.layer for k in kernels if _same_integers(values, k))
+        if name is None and values is not None and tensor_type == TensorType.INT32 and values.ndim == 4:
+            name = _first(k.layer for k in kernels if _same_signs(values, k))
         if name is not None:
             labels[index] = name
     return labels
+
+
+def _constants(graph: Graph) -> Iterator[tuple[int, bytes, np.ndarray | None, int]]:
+    """Constants and parts of bundles: tensor, bytes, values (None for less than 8 bits), type."""
+    plain = {*_FLOAT_TOLERANCE, TensorType.INT8, TensorType.INT32}
+    for index, tensor in enumerate(graph.tensors):
+        if graph.is_constant(index):
+            values = graph.constant(index) if tensor.type in plain else None
+            yield index, graph.raw(index).tobytes(), values, tensor.type
+    for index, part in parts_of(graph).items():
+        yield index, part.values.tobytes(), part.values, graph.tensors[index].type
 
 
 def _first(names: Iterator[str]) -> str | None:

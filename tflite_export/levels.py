@@ -119,7 +119,7 @@ def _observed_tensors(graph: Graph, model: Any) -> dict[str, int]:
         if all(i in static for i in inputs):  # part of a decoder: the names travel with its output
             for output in (int(i) for i in operator.outputs):
                 static.add(output)
-                kernels[output] = names
+                kernels.setdefault(output, names)
             continue
         for name in names:
             tensor = _quantised_input(graph, inputs[0], producers)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
+from tflite_export.bundling import Part, parts_of
 from tflite_export.flatbuffer import read_bytes, read_model
 from tflite_export.graph import TYPE_BITS, TYPE_NAMES, Graph, TensorType, is_lce
 
@@ -140,8 +142,10 @@ def _quantization_bytes(record: Any) -> int:
 
 
 def _rows(graph: Graph, seen: set[int], layer_names: dict[int, str]) -> list[SizeRow]:
-    """A row for each constant, at the operator where it first meets data."""
+    """A row for each constant, or part of one, at the operator where it first meets data."""
     decoded: dict[int, list[tuple[int, str]]] = {}  # tensor computed from constants alone -> those constants, roles
+    parts = parts_of(graph)
+    used: set[Part] = set()
     rows = []
     for number, operator in enumerate(graph.operators):
         kind = graph.kind(operator)
@@ -150,25 +154,31 @@ def _rows(graph: Graph, seen: set[int], layer_names: dict[int, str]) -> list[Siz
         for position, tensor in enumerate(int(i) for i in operator.inputs):
             if tensor < 0:
                 continue
-            if graph.is_constant(tensor):
+            if graph.is_constant(tensor) or tensor in parts:
                 found.append((tensor, _role(graph, kind, position, tensor)))
             elif tensor in decoded:
                 found += decoded[tensor]
             else:
                 static = False
-        if static and found and len(operator.outputs) == 1:
-            decoded[int(operator.outputs[0])] = [(t, _role_in_decoder(graph, t, role)) for t, role in found]
+        outputs = [int(i) for i in operator.outputs]
+        if outputs and outputs[0] in parts:  # what is in the bundle counts where it is read
+            found = [(t, role) for t, role in found if t not in parts and t != parts[outputs[0]].constant]
+        elif static and found and len(outputs) == 1:
+            decoded[outputs[0]] = [(t, _role_in_decoder(graph, t, role)) for t, role in found]
             continue
         label = next((layer_names[t] for t, _ in found if t in layer_names), f"{number} {kind}")
         for tensor, role in dict(found).items():  # a decoder may lead to one constant along two ways
-            buffer = graph.tensors[tensor].buffer
-            elements = 1
-            for dimension in graph.shape(tensor):
-                elements *= dimension
-            new = buffer not in seen
-            seen.add(buffer)
-            size = len(graph.raw(tensor)) if new else 0
-            rows.append(SizeRow(label, role, TYPE_NAMES.get(graph.tensors[tensor].type, "?"), elements, size))
+            part = parts.get(tensor)
+            constant, share = (tensor, Fraction(1)) if part is None else (part.constant, part.share)
+            stored = graph.tensors[constant]
+            new = stored.buffer not in seen if part is None else part not in used
+            if part is None:
+                seen.add(stored.buffer)
+            else:
+                used.add(part)
+            size = int(len(graph.raw(constant)) * share) if new else 0
+            elements = int(math.prod(graph.shape(constant)) * share)
+            rows.append(SizeRow(label, role, TYPE_NAMES.get(stored.type, "?"), elements, size))
     return rows
 
 
@@ -184,7 +194,7 @@ def _role_in_decoder(graph: Graph, tensor: int, role: str) -> str:
     tensor_type = graph.tensors[tensor].type
     if role != "other constants":
         return role if role == "weights" else "scales"
-    if TYPE_BITS.get(tensor_type, 32) <= 8:
+    if TYPE_BITS.get(tensor_type, 32) <= 16 and tensor_type != TensorType.FLOAT16:
         return "weights"
     if tensor_type == TensorType.INT32:
         return "weights" if len(graph.shape(tensor)) > 1 or len(graph.raw(tensor)) > 64 else "other constants"

@@ -5,6 +5,7 @@ What a caller can see stays: names of inputs and outputs, the signature, shapes 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,7 @@ def _has_quantization(record: Any) -> bool:
 
 def _bare_tensors(model: Any, subgraph: Any, drop_shapes: bool) -> None:
     visible = _visible(model, subgraph)
+    ranked = _with_checked_rank(model, subgraph)
     for index, tensor in enumerate(subgraph.tensors):
         tensor.hasRank = False
         if _has_quantization(tensor.quantization):
@@ -142,21 +144,31 @@ def _bare_tensors(model: Any, subgraph: Any, drop_shapes: bool) -> None:
             continue
         tensor.name = None
         tensor.shapeSignature = None
-        computed = tensor.buffer == 0 and not tensor.isVariable
+        computed = tensor.buffer == 0 and not tensor.isVariable and index not in ranked
         if (drop_shapes and computed) or (tensor.shape is not None and len(tensor.shape) == 0):
             tensor.shape = None
+
+
+def _with_checked_rank(model: Any, subgraph: Any) -> set[int]:
+    """Outputs whose kernel compares their stored rank with the input's before it shapes them."""
+    checking = {i for i, code in enumerate(model.operatorCodes) if code.customCode == b"LceQuantize"}
+    return {int(i) for o in subgraph.operators if int(o.opcodeIndex) in checking for i in o.outputs}
 
 
 def _bare_operator(operator: Any) -> None:
     """Empty vectors and options that hold nothing but defaults cost bytes for nothing."""
     if operator.intermediates is not None and len(operator.intermediates) == 0:
         operator.intermediates = None
+    if operator.customOptions is not None and len(operator.customOptions) == 0:
+        operator.customOptions = None
     operator.mutatingVariableInputs = None
     operator.debugMetadataIndex = -1
 
 
 def _drop_unused_codes(model: Any) -> None:
-    used = sorted({int(operator.opcodeIndex) for subgraph in model.subgraphs for operator in subgraph.operators})
+    uses = Counter(int(operator.opcodeIndex) for subgraph in model.subgraphs for operator in subgraph.operators)
+    # the index 0 is a default, which takes no bytes
+    used = [code for code, _ in sorted(uses.items(), key=lambda item: (-item[1], item[0]))]
     place = {old: new for new, old in enumerate(used)}
     for subgraph in model.subgraphs:
         for operator in subgraph.operators:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tflite_export as te
+from tflite_export.bundling import parts_of
 from tflite_export.flatbuffer import read_model, serialize
 from tflite_export.graph import Graph
 
@@ -40,9 +41,10 @@ def test_a_shifted_bias_shows_in_the_layer_behind_it(
     model = read_model(exported("packed", "plain", "2").path)
     graph = Graph(model)
     second = [operator for operator in graph.operators if graph.kind(operator) == "CONV_2D"][1]
-    bias = int(second.inputs[2])
-    shifted = graph.constant(bias) + np.float32(0.4)
-    model.buffers[graph.tensors[bias].buffer].data = np.frombuffer(shifted.tobytes(), np.uint8)
+    bias = parts_of(graph)[int(second.inputs[2])]
+    shifted = graph.constant(bias.constant).copy()
+    shifted[bias.number] += np.float32(0.4)
+    model.buffers[graph.tensors[bias.constant].buffer].data = np.frombuffer(shifted.tobytes(), np.uint8)
     path = tmp_path / "shifted.tflite"
     path.write_bytes(serialize(model))
     first, behind = te.verify(net("plain", "2"), path, levels=True).levels

@@ -5,6 +5,7 @@ Kernels that the engine has no binary kernel for (real input, dense, depthwise) 
 
 from __future__ import annotations
 
+from tflite_export.bundling import bundle_constants, narrow_filters
 from tflite_export.codes import match_constants
 from tflite_export.convert import to_lce
 from tflite_export.decode import insert_lce_decoder
@@ -41,7 +42,9 @@ class Binary(Format):
         for match in match_constants(graph, list(request.facts.kernels)):
             if match.kernel.integers.size >= _WORTH_DECODING:
                 insert_lce_decoder(graph, match)
-        return Built(model)
+        narrow_filters(graph)
+        bundle_constants(graph)
+        return Built(model, drop_shapes=True)
 
 
 register_format(Binary())

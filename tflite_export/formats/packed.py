@@ -6,6 +6,7 @@ computes what the float model computes, at the speed of float kernels plus the d
 
 from __future__ import annotations
 
+from tflite_export.bundling import bundle_constants
 from tflite_export.codes import match_constants, missing_layers
 from tflite_export.convert import to_litert
 from tflite_export.decode import insert_decoder, storage_for
@@ -44,6 +45,7 @@ class Packed(Format):
             storage = storage_for(match.kernel.integers)
             if storage is not None:
                 insert_decoder(graph, match, storage)
+        bundle_constants(graph)
         return Built(model, drop_shapes=True)
 
 
