@@ -9,13 +9,14 @@ STAMP := $(VENV)/.installed
 # Further arguments for the program that a target runs, e.g. `make demo ARGS="--dataset cifar10"`.
 ARGS ?=
 
-.PHONY: bench-engine help install demo docs test test-all fuzz lint format wheels clean
+.PHONY: bench-engine bench-search help install demo docs test test-all fuzz lint format wheels clean
 
 help:
 	@echo "make demo      from two small networks on real data to measured .tflite files"
 	@echo "make test      the tests (make test-all: with the slow ones)"
 	@echo "make fuzz      the property tests, with 5,000 examples each"
 	@echo "make bench-engine   speed and memory of the engine, beside Torch-Pruning"
+	@echo "make bench-search   ratio searches, beside Keras-Tuner and Optuna (hours; ARGS=--quick: digits)"
 	@echo "make docs      builds the documentation into site/, every link inside it checked"
 	@echo "make lint      ruff (lint and format) and mypy over both packages"
 	@echo "make format    lets ruff rewrite the files"
@@ -70,6 +71,13 @@ docs: $(VENV)/.docs-installed
 	$(BIN)/python docs/pictures/draw.py
 	$(BIN)/python -m mkdocs build --strict --clean $(ARGS)
 	@echo "Open site/index.html."
+
+$(VENV)/.bench: pyproject.toml requirements.lock | $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock --editable '.[bench]'
+	@touch $@
+
+bench-search: $(VENV)/.bench
+	$(BIN)/python benchmarks/search.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ Units are ranked once for each network, by the default criterion on 256 training
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import time
@@ -227,25 +228,36 @@ def fidelity(setting: Setting, plans: int) -> dict[str, Any]:
     """Rank correlation of cheaper trials with a trial on 4,096 and all images, over random plans on the budget."""
     from scipy.stats import spearmanr
 
-    rng = np.random.default_rng(0)
-    names = setting.fitter.names
-    chosen = [
-        setting.fitter.project(dict(zip(names, rng.random(len(names)), strict=True))).counts for _ in range(plans)
-    ]
-    whole = len(setting.splits.validation)
-    reference = setting.evaluations(min(4096, len(setting.splits.train)), whole)
-    expected = [reference(counts)["accuracy"] for counts in chosen]
-    table = []
-    for calibration in (512, 1024, 2048):
-        for images in sorted({min(size, whole) for size in (1250, 2500, 5000)}):
-            cheap = setting.evaluations(calibration, images)
-            values = [cheap(counts)["accuracy"] for counts in chosen]
-            table.append(
-                {"calibration": calibration, "images": images, "spearman": float(spearmanr(values, expected)[0]),
-                 **cheap.times()}
-            )  # fmt: skip
-            print(f"{setting.name} {table[-1]}", flush=True)
-    return {"plans": plans, "spread": float(np.std(expected)), "reference": reference.times(), "table": table}
+    rng, names, validation = np.random.default_rng(0), setting.fitter.names, setting.splits.validation
+    preferences = [dict(zip(names, rng.random(len(names)), strict=True)) for _ in range(plans)]
+    chosen = [setting.fitter.removed(setting.fitter.project(own).counts) for own in preferences]
+    sizes = sorted({min(size, len(validation)) for size in (1250, 2500, len(validation))})
+    calibrations = sorted({min(size, len(setting.splits.train)) for size in (512, 1024, 2048, 4096)})
+    right, seconds = {}, {}
+    for calibration in calibrations:
+        evaluator = PlanEvaluator(setting.fitter.graph, None, setting.splits.train, calibration_samples=calibration)
+        evaluator.model({}).predict(validation.x[:500], 500, verbose=0)  # traced before the clock runs
+        marks, answers = [], []
+        for removed in chosen:
+            marks.append([time.perf_counter()])
+            model = evaluator.model(removed)
+            marks[-1].append(time.perf_counter())
+            answers.append(model.predict(validation.x, 500, verbose=0).argmax(axis=-1) == validation.y)
+            marks[-1].append(time.perf_counter())
+        right[calibration] = np.array(answers)
+        seconds[calibration] = np.median(np.diff(marks), axis=0).tolist()
+    expected = right[calibrations[-1]].mean(axis=1)
+    rows = []
+    for calibration, images in itertools.product(calibrations, sizes):
+        found = right[calibration][:, :images].mean(axis=1)
+        rows.append(
+            {"calibration": calibration, "images": images, "spearman": float(spearmanr(found, expected)[0]),
+             "regret": float(expected.max() - expected[found.argmax()]),
+             "re_estimating_seconds": seconds[calibration][0],
+             "evaluating_seconds": seconds[calibration][1] * images / len(validation)}
+        )  # fmt: skip
+        print(f"{setting.name} {rows[-1]}", flush=True)
+    return {"plans": plans, "spread": float(expected.std()), "table": rows}
 
 
 def finished(setting: Setting, found: dict[str, Any], save: Any) -> None:
