@@ -34,6 +34,14 @@ def test_python_of_a_page(page: Path) -> None:
                 assert hasattr(packages[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
 
 
+def test_the_reference_holds_every_public_name() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    told = {path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)", text, re.MULTILINE)}
+    told |= {name for names in re.findall(r"members: \[(.*)\]", text) for name in names.split(", ")}
+    public = {*tfqprune.__all__, *tflite_export.__all__} - {"__version__"}
+    assert public <= told
+
+
 def test_commands_exist() -> None:
     """Every ``tfqprune COMMAND`` of a page is one."""
     known = {command.name for command in app.registered_commands}
