@@ -38,7 +38,7 @@ def test_refused_before_training(arguments: list[str], said: str, tmp_path: Path
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
     done = demo(*arguments, folder=tmp_path)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == (2 if "7 parsec" in arguments else 1), done.stderr
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert "epochs" not in done.stdout

@@ -89,7 +89,7 @@ def prune(
     require_data(data, "to fine-tune on" if epochs else "to judge groups by" if method == "sensitivity" else "")
     if plan is not None and not plan.is_file():
         raise PlanError(f"Expected a plan. Received: '{plan}', which does not exist.")
-    files = {"slim model": output, "plan": beside(output, "plan.json"), "settings": settings_of(output)}
+    files = {"model": output, "plan": beside(output, "plan.json"), "settings": settings_of(output)}
     free_file(output, overwrite, _SUFFIXES)
     for path in list(files.values())[1:]:
         if path != plan:  # a plan may stay where it is

@@ -85,7 +85,7 @@ def search(
         output, {**facts, "model": model_digest(graph), "trials": trials}, overwrite=overwrite, grows="trials"
     )
     session.save_settings(folder.path / "settings.toml")
-    files = {name: folder.path / file for name, file in (("slim model", "model.keras"), ("plan", "plan.json"))}
+    files = {name: folder.path / file for name, file in (("model", "model.keras"), ("plan", "plan.json"))}
     more: dict[str, Any] = {}
     if method == "bayesian":
         from tfqprune.allocation import RatioTuner
@@ -108,7 +108,7 @@ def search(
 
         plan = allocated(method, dense, bounds, criterion, splits, limits, folder.path / "curves.json")
         slim = reestimate_batch_norms(prune(dense, plan), splits.train)
-    save_model(slim, files["slim model"])
+    save_model(slim, files["model"])
     plan.save(files["plan"])
     folder.finish()
     return before_and_after(dense, slim, plan, splits, files, **more)

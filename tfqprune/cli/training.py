@@ -82,8 +82,8 @@ def train_prune(
         plan = allocator.allocate(dense, criterion, splits.train, **limits)
     assert allocator.pruning is not None  # allocate has made it
     slim = reestimate_batch_norms(allocator.pruning.finish(), splits.train)
-    files = {name: folder.path / file for name, file in (("slim model", "model.keras"), ("plan", "plan.json"))}
-    save_model(slim, files["slim model"])
+    files = {name: folder.path / file for name, file in (("model", "model.keras"), ("plan", "plan.json"))}
+    save_model(slim, files["model"])
     plan.save(files["plan"])
     folder.finish()
     return before_and_after(dense, slim, plan, splits, files)
