@@ -176,3 +176,20 @@ def test_tolerance() -> None:
     np.testing.assert_allclose(slim(x), model(x), atol=0.02)
     with pytest.raises(PlanError, match="tolerance of at least 0"):
         tq.remove_dead_channels(model, tolerance=-1.0)
+
+
+# In two blocks of two channels each, channels 1 and 3 are one unit; each goes to the bias of its own block's filters.
+def test_constants_of_a_grouped_convolution_by_hand() -> None:
+    tf.keras.utils.set_random_seed(0)
+    image = K.Input((4, 4, 2))
+    x = K.BatchNormalization(name="norm")(K.Conv2D(4, 1, name="first")(image))
+    x = K.Conv2D(6, 2, groups=2, name="grouped")(x)
+    model = shake(tf.keras.Model(image, K.Dense(2, name="last")(K.Flatten()(x))))
+    kill(model, "norm", {1: 0.5, 3: -2.0})
+    slim, plan = tq.remove_dead_channels(model)
+    assert plan.removed == {"first": (1,)}
+    kernel, bias = model.get_layer("grouped").get_weights()
+    taps = kernel[:, :, 1].sum((0, 1))
+    expected = bias + taps * [0.5, 0.5, 0.5, -2, -2, -2]
+    np.testing.assert_allclose(slim.get_layer("grouped").get_weights()[1], expected, rtol=1e-5)
+    compare(model, slim)
