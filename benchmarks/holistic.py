@@ -266,13 +266,18 @@ def work(given: argparse.Namespace, bench: Bench) -> Iterator[tuple[dict[str, An
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Means over seeds, as Markdown."""
+    """Means over seeds, as Markdown.
+
+    "Gates / target" is the largest cost that the gates had learned, before whole units were fitted onto the budget.
+    """
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         name = "overhead" if row["part"] == "overhead" else "others"
         key = (name, row["dataset"], row["limit"], row["part"], row["precision"], row["what"], row["budget"])
         cells.setdefault(key, []).append(row)
-    lines = ["| data | part | network | what | target | seeds | params / target | macs / target | learned | test |"]
+    lines = [
+        "| data | part | network | what | target | seeds | params / target | macs / target | gates / target | test |"
+    ]
     lines += ["|" + " --- |" * 10]
     for (name, data, limit, part, precision, what, budget), found in cells.items():
         if name == "overhead":
@@ -280,9 +285,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         tests = [100 * row["test"] for row in found]
         spans = [f"{min(v):.3f} to {max(v):.3f}" for v in
                  ([row[f"{cost}_of_target"] for row in found] for cost in ("params", "macs"))]  # fmt: skip
-        off = [abs(row[f"learned_{cost}"] - budget) for row in found if "learned_params" in row
-               for cost in ("params", "macs")]  # fmt: skip
-        learned = f"off by up to {max(off):.3f}" if off else "-"
+        loads = [max(row[f"learned_{cost}"] for cost in ("params", "macs")) / budget for row in found if "steps" in row]
+        learned = f"{min(loads):.3f} to {max(loads):.3f}" if loads else "-"
         spread = f" ± {statistics.stdev(tests):.1f}" if len(tests) > 1 else ""
         where = data if limit is None else f"{data}, {limit} images"
         lines.append(
