@@ -96,6 +96,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--short", type=int, help="the same, where only the targets are looked at; default 2 (10)")
     parser.add_argument("--seeds", type=int, help="default 1 (2)")
     parser.add_argument("--trials", type=int, help="of the Bayesian search; default 30 (10)")
+    parser.add_argument("--report", action="store_true", help="print the tables of the rows that are there, and end")
     parser.add_argument("--output", type=Path, help="JSON file; default benchmarks/results/holistic[_quick].json")
     given = parser.parse_args()
     fill_in(parser, given)
@@ -265,6 +266,12 @@ def work(given: argparse.Namespace, bench: Bench) -> Iterator[tuple[dict[str, An
             yield {**key, "what": f"batch of {given.batch_size}", "budget": HALF}, bench.overhead
 
 
+def _span(values: list[float]) -> str:
+    """From the least to the largest, or the one there is."""
+    least, largest = f"{min(values):.3f}", f"{max(values):.3f}"
+    return least if least == largest else f"{least} to {largest}"
+
+
 def report(rows: list[dict[str, Any]]) -> str:
     """Means over seeds, as Markdown.
 
@@ -283,10 +290,9 @@ def report(rows: list[dict[str, Any]]) -> str:
         if name == "overhead":
             continue
         tests = [100 * row["test"] for row in found]
-        spans = [f"{min(v):.3f} to {max(v):.3f}" for v in
-                 ([row[f"{cost}_of_target"] for row in found] for cost in ("params", "macs"))]  # fmt: skip
+        spans = [_span([row[f"{cost}_of_target"] for row in found]) for cost in ("params", "macs")]
         loads = [max(row[f"learned_{cost}"] for cost in ("params", "macs")) / budget for row in found if "steps" in row]
-        learned = f"{min(loads):.3f} to {max(loads):.3f}" if loads else "-"
+        learned = _span(loads) if loads else "-"
         spread = f" ± {statistics.stdev(tests):.1f}" if len(tests) > 1 else ""
         where = data if limit is None else f"{data}, {limit} images"
         lines.append(
@@ -311,8 +317,11 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     given = arguments()
-    splits = load_data(given)
     rows = Rows(given.output)
+    if given.report:
+        print(report(rows.rows))
+        return
+    splits = load_data(given)
     for precision in given.precisions:
         bench = Bench(given, precision, splits)
         for key, make in work(given, bench):
