@@ -14,7 +14,7 @@ ARGS ?=
 help:
 	@echo "make demo      from two small networks on real data to measured .tflite files"
 	@echo "make test      the tests (make test-all: with the slow ones)"
-	@echo "make fuzz      the property tests, with 5,000 examples each"
+	@echo "make fuzz      the property tests at length: 5,000 random graphs, 10,000 damaged files"
 	@echo "make bench-engine   speed and memory of the engine, beside Torch-Pruning"
 	@echo "make bench-search   ratio searches, beside Keras-Tuner and Optuna (hours; ARGS=--quick: digits)"
 	@echo "make docs      builds the documentation into site/, every link inside it checked"
