@@ -259,7 +259,7 @@ def test_refused() -> None:
         tq.HolisticAllocator(budget, epochs=0)
     with pytest.raises(BudgetError, match="must be measured"):
         tq.HolisticAllocator(tq.Budget(latency=0.5))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="data with labels, for holistic ratios are learned"):
         tq.HolisticAllocator(budget).allocate(model, "latent_l1")
 
 

@@ -78,6 +78,11 @@ class HolisticAllocator(Allocator):
         Raises:
             DataError: no data, or data that does not fit.
         """
+        if data is None:
+            raise DataError(
+                "Expected data with labels, for holistic ratios are learned while the model trains. Received: none. "
+                "Give (x, y) arrays or a data set as data."
+            )
         self._train = prepare(model, data, self._batch_size, "train")
         self._limits = {"align": align, **{name: value for name, value in limits.items() if name != "scores"}}
         plan = super().allocate(model, criterion, data, align, **limits)
