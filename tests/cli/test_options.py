@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import typer
 
 from tests.cli.conftest import Run
-from tfqprune.cli import amounts, names
+from tfqprune.cli import amounts, frame, names
 from tfqprune.cli.config import read_settings
 
 
@@ -124,3 +125,25 @@ class TestSettings:
         answer = run("summary", "--config", tmp_path / "none.toml")
         assert answer.code == 2
         assert "Expected a TOML file" in answer.err
+
+
+class TestPage:
+    """``docs/cli.md`` against the command line itself."""
+
+    PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+
+    def test_has_every_subcommand(self) -> None:
+        rows = re.findall(r"^\| \[?`([a-z-]+)", self.PAGE, flags=re.MULTILINE)
+        assert set(rows) >= set(frame.OPTIONS)
+
+    def test_names_only_options_that_exist(self) -> None:
+        known = {f"--{name}" for options in frame.OPTIONS.values() for name in options}
+        known |= {"--help", "--config", "--install-completion", "--show-completion"}
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", self.PAGE)) <= known
+
+    def test_settings_are_accepted(self, tmp_path: Path) -> None:
+        (block,) = re.findall(r"```toml\n(.*?)```", self.PAGE, flags=re.DOTALL)
+        (tmp_path / "s.toml").write_text(block)
+        found = read_settings(tmp_path / "s.toml", "compress", frame.OPTIONS)
+        assert set(found) == {"data", "seed", "model", "output", "method", "trials", "epochs", "budget"}
+        assert read_settings(tmp_path / "s.toml", "search", frame.OPTIONS) == {"data": "digits", "seed": "0"}
