@@ -89,7 +89,7 @@ def node_rows(graph: ChannelGraph) -> tuple[NodeRow, ...]:
                 table[id(tensor)] = found
         return [table[id(tensor)] for tensor in model.outputs]
 
-    inputs = []
+    inputs: list[tuple[str, ...]] = []
     for tensor in graph.model.inputs:
         layer = tensor._keras_history.layer
         mine = [group.name for group in graph.groups if layer.name in group.layers]

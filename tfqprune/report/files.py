@@ -117,7 +117,7 @@ def _network(data: dict[str, Any]) -> NetworkReport:
         "variants": VariantRow, "groups": GroupRow, "nodes": NodeRow, "layers": LayerRow, "trials": TrialRow,
         "curves": CurveRow,
     }  # fmt: skip
-    made = {name: tuple(kind(**_fields(row)) for row in data.pop(name)) for name, kind in rows.items()}
+    made: dict[str, Any] = {name: tuple(kind(**_fields(row)) for row in data.pop(name)) for name, kind in rows.items()}
     return NetworkReport(**made, **_fields(data))
 
 
