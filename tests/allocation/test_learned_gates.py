@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,11 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tfqprune as tq
+from tfqprune import zoo
 from tfqprune.allocation import Allocator
 from tfqprune.allocation.gates import CLOSED_WIDTH, Gates, thresholds_on
 from tfqprune.allocation.landing import binding, land
+from tfqprune.allocation.relaxation import RelaxedBudget
 from tfqprune.costs import COSTS
 from tfqprune.errors import BudgetError, DataError, PlanError
 from tfqprune.fitting import Fitter
@@ -232,6 +235,22 @@ def test_landing_by_hand() -> None:
     assert land(fitter, {"first": 3, "second": 0}) == {"first": 2, "second": 1}
     assert land(fitter, {"first": 2, "second": 1}) == {"first": 2, "second": 1}
     assert binding(fitter, {"first": 2, "second": 1}) == ["params"]
+
+
+# The binary network has three groups, of 16, 32 and 64 units: nothing that it can lose is nearer to both targets.
+def test_lands_on_the_nearest_that_three_groups_allow() -> None:
+    model = zoo.build("resnet_digits", precision="binary", input_shape=(8, 8, 1), classes=10)
+    graph = tq.ChannelGraph(model)
+    scores = {group.name: np.arange(group.size) for group in graph.groups}
+    fitter = Fitter(graph, scores, tq.Budget(params=0.5, macs=0.5))
+    gone = np.array(list(itertools.product(*(range(graph[name].size) for name in fitter.names))))
+    ratios = gone / [graph[name].size for name in fitter.names]
+    alone = [Fitter(graph, scores, tq.Budget(**{name: 0.5})) for name in ("params", "macs")]
+    loads = np.stack([RelaxedBudget(one, {}).loads(ratios) for one in alone])
+    lowest = np.where((loads <= 1 + 1e-9).all(axis=0), loads.min(axis=0), 0).max()
+    landed = fitter.counted(land(fitter, fitter.project(dict.fromkeys(fitter.names, 1.0)).counts))
+    assert min(landed[name] / limit for name, limit in fitter.limits.limits.items()) == pytest.approx(lowest)
+    assert lowest < 0.99  # so 1 % below is more than these units allow
 
 
 def test_says_which_target_binds() -> None:
