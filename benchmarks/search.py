@@ -17,6 +17,7 @@ import argparse
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ from tfqprune.allocation.identity import model_digest, scores_digest
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.files import write_json
 from tfqprune.fitting import Fitter
-from tfqprune.pipeline.environment import command, processor
+from tfqprune.pipeline.environment import processor
 from tfqprune.scoring import choose_criterion, run_criterion
 
 HERE = Path(__file__).parent
@@ -310,7 +311,11 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
 
     def save() -> None:
-        content.update(command=f"python benchmarks/{command()}", versions=versions(PACKAGES), processor=processor())
+        content.update(
+            command=" ".join(["python", "benchmarks/search.py", *sys.argv[1:]]),
+            versions=versions(PACKAGES),
+            processor=processor(),
+        )
         write_json(path, content)
 
     for name in given.settings:
