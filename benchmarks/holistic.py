@@ -303,16 +303,17 @@ def report(rows: list[dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "| data | network | batch | step, plain | step, gates | ratio, median (quartiles) |",
-        "|" + " --- |" * 6,
+        "| data | network | batch | step, plain | step, gates | ratio, median (quartiles) | of the fastest |",
+        "|" + " --- |" * 7,
     ]
     for (name, data, _, _, precision, what, _), found in cells.items():
         if name == "overhead":
             row = found[0]
             low, high = row["ratio_quartiles"]
+            fastest = f"{row['ratio_of_fastest']:.3f}" if "ratio_of_fastest" in row else "-"
             lines.append(
                 f"| {data} | {precision} | {what} | {1e3 * row['plain_seconds']:.0f} ms | "
-                f"{1e3 * row['gated_seconds']:.0f} ms | {row['ratio']:.3f} ({low:.3f} to {high:.3f}) |"
+                f"{1e3 * row['gated_seconds']:.0f} ms | {row['ratio']:.3f} ({low:.3f} to {high:.3f}) | {fastest} |"
             )
     return "\n".join(lines)
 
