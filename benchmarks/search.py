@@ -303,6 +303,8 @@ def main() -> None:
     content: dict[str, Any] = {"options": options, "settings": {}}
     if path.exists():
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not any(found.get("searches") for found in content["settings"].values()):
+            content["options"] = options  # what --fidelity found binds no search
         if content["options"] != options:
             raise SystemExit(
                 f"{path} holds results of other options:\n{content['options']}\ninstead of\n{options}\n"
@@ -327,6 +329,8 @@ def main() -> None:
             content.setdefault("fidelity", {})[name] = fidelity(setting, given.fidelity)
             save()
         elif given.final:
+            if not found.get("searches"):
+                raise SystemExit(f"Expected the searches of {name} before --final. Received: none in {path}.")
             finished(setting, found, save)
             break
         else:
