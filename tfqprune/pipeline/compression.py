@@ -33,8 +33,8 @@ from tfqprune.report import NetworkReport, RunReport, write
 from tfqprune.report.tables import comparison_table
 from tfqprune.slim import prune
 
-#: the methods of ``compress``: Bayesian ratios, and every registered allocator
-METHODS = ("bayesian", *allocator_names())
+#: the methods of ``compress``: every registered allocator
+METHODS = tuple(allocator_names())
 
 
 @dataclass(frozen=True)

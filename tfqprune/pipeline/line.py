@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.allocation import RatioTuner, get_allocator
+from tfqprune.allocation import get_allocator
 from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.costs import CostModel
@@ -104,19 +104,16 @@ class Line:
         file = self.folder.path / name / "plan.json"
         if file.exists():
             return PruningPlan.load(file)
-        if name == "bayesian":
-            tuner = RatioTuner(
-                self.model, budget, criterion, max_trials, self.folder.path / name, "trials", seed=seed,
-                loss=loss_of(self.model), **limits,
-            )  # fmt: skip
-            tuner.search(train, validation_data=validation, verbose=self.display.verbose)
-            plan = tuner.get_best_plans(1)[0]
-        else:
-            options: dict[str, Any] = {}
-            if name == "sensitivity":
-                evaluator = PlanEvaluator(self.graph, validation, train, loss=loss_of(self.model))
-                options |= {"evaluate": evaluator, "path": file.with_name(CURVES)}
-            plan = get_allocator(name)(budget, **options).allocate(self.model, criterion, train, **limits)
+        options: dict[str, Any] = {}
+        if name == "sensitivity":
+            evaluator = PlanEvaluator(self.graph, validation, train, loss=loss_of(self.model))
+            options = {"evaluate": evaluator, "path": file.with_name(CURVES)}
+        elif name == "bayesian":
+            options = {
+                "validation": validation, "max_trials": max_trials, "seed": seed, "directory": file.parent,
+                "loss": loss_of(self.model), "verbose": self.display.verbose,
+            }  # fmt: skip
+        plan = get_allocator(name)(budget, **options).allocate(self.model, criterion, train, **limits)
         plan.save(file)
         self.display.say(f"  {sum(map(len, plan.removed.values()))} of {sum(plan.sizes.values())} units go")
         return plan
