@@ -15,7 +15,7 @@ import tfqprune as tq
 from tfqprune import zoo
 from tfqprune.allocation.oracle import PREFIX, BudgetOracle, ratios_of
 from tfqprune.allocation.space import RatioSpace
-from tfqprune.allocation.surrogate import Surrogate, _last_fit, expected_improvement
+from tfqprune.allocation.surrogate import Surrogate, _last_fit, expected_improvement, tamed
 from tfqprune.errors import PlanError
 from tfqprune.fitting import Fitter
 
@@ -105,6 +105,12 @@ def test_surrogate_sees_which_dimension_matters() -> None:
     grid = np.tile([0.5, 0.0, 0.5], (101, 1))
     grid[:, 1] = np.linspace(0, 1, 101)
     np.testing.assert_allclose(process.predict(grid), np.sin(5 * grid[:, 1]), atol=0.05)
+
+
+def test_tamed_by_hand() -> None:
+    # The median is 0.8, the best lies 0.1 above it: nothing counts as less than 0.6.
+    assert tamed(np.array([0.1, 0.7, 0.8, 0.85, 0.9])).tolist() == pytest.approx([0.6, 0.7, 0.8, 0.85, 0.9])
+    assert tamed(np.array([0.5, 0.5])).tolist() == [0.5, 0.5]
 
 
 def test_expected_improvement_by_hand() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial
 
 from tfqprune.allocation.space import RatioSpace
-from tfqprune.allocation.surrogate import Surrogate, propose
+from tfqprune.allocation.surrogate import Surrogate, propose, tamed
 from tfqprune.files import write_json
 
 PREFIX = "ratio/"
@@ -105,7 +105,7 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
             return random
         points = np.array([space.coordinates(ratios_of(trial)) for trial in done])
         sign = 1.0 if self.objective.direction == "max" else -1.0
-        values = sign * np.array([trial.score for trial in done])
+        values = tamed(sign * np.array([trial.score for trial in done]))
         if self._surrogate is None or self._surrogate.dimensions != space.dimensions:
             self._surrogate = Surrogate(space.dimensions)
         process = self._surrogate.fit(points, values)

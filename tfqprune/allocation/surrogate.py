@@ -65,6 +65,15 @@ class Surrogate:
         )
 
 
+def tamed(values: np.ndarray) -> np.ndarray:
+    """Values with the worst ones lifted: none lies further below the median than twice the best lies above it.
+
+    Plans that broke down would stretch the scale on which the good ones have to be told apart.
+    """
+    median = np.median(values)
+    return np.asarray(np.maximum(values, median - 2 * (values.max() - median)))
+
+
 def _last_fit(count: int) -> int:
     """The largest number of points up to ``count`` at which the kernel is fitted."""
     size = 3
