@@ -41,22 +41,22 @@ _SAMPLES = {"resnet18": 8}
 COMMAND = " ".join(["python", "benchmarks/size.py", *sys.argv[1:]])
 
 
-def all_nets(quick: bool, names: list[str] | None) -> list[Net]:
+def all_nets(quick: bool, names: list[str] | None, precisions: list[str] | None) -> list[Net]:
     """The networks to measure."""
     chosen = names or (["resnet20"] if quick else ["vgg_small", "resnet20", "resnet18"])
-    precisions: list[str | int | None] = ["binary", 2] if quick else ["binary", 2, 4]
     return [
-        Net(name, precision, pruned, 8 if quick else _SAMPLES.get(name, 64))
+        Net(name, int(precision) if precision.isdigit() else precision, pruned, 8 if quick else _SAMPLES.get(name, 64))
         for name in chosen
-        for precision in precisions
+        for precision in precisions or (["binary", "2"] if quick else ["binary", "2", "4"])
         for pruned in (False, True)
     ]
 
 
-def our_files(model: Any, data: Any, folder: Path) -> Iterator[dict[str, Any]]:
+def our_files(model: Any, data: Any, folder: Path, formats: list[str] | None) -> Iterator[dict[str, Any]]:
     """Every format that takes the model, and the smallest again with the float layers in 8 bits."""
     facts = gather_facts(model)
     names = [name for name, entry in te.list_formats().items() if entry.refusal(facts) is None]
+    names = [name for name in names if formats is None or name in formats]
     asked = [(name, "float32") for name in names]
     asked += [(name, "int8") for name in ("packed", "binary") if name in names]
     for name, ends in asked:
@@ -150,14 +150,15 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else ""
 
 
-def measure(net: Net, seed: int) -> dict[str, Any]:
-    """All files of one network."""
+def measure(net: Net, seed: int, formats: list[str] | None) -> dict[str, Any]:
+    """All files of one network, or only some of our formats."""
     model, data = build(net, seed)
     cost = tq.cost(model)
     floor = te.floor_bytes(model)
     with tempfile.TemporaryDirectory() as folder:
-        files = [*our_files(model, data, Path(folder))]
-        files += [*peer_files(model, data, Path(folder), net.precision == "binary")]
+        files = [*our_files(model, data, Path(folder), formats)]
+        if formats is None:
+            files += [*peer_files(model, data, Path(folder), net.precision == "binary")]
     for row in files:
         if "bytes" in row:
             row["ratio"] = round(row["bytes"] / floor, 4)
@@ -169,27 +170,41 @@ def measure(net: Net, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """An entry with some of its files measured again, by a further command."""
+    again = {row["file"]: row for row in new["files"]}
+    files = [again.get(row["file"], row) for row in old["files"]]
+    return {**new, "command": f"{old['command']}, then {new['command']}", "files": files}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ResNet-20 only, binary and 2 bits, 8 samples")
-    parser.add_argument("--nets", nargs="+", help="names of the zoo; the results of others in the file are kept")
+    parser.add_argument("--nets", nargs="+", help="names of the zoo; default: vgg_small resnet20 resnet18")
+    parser.add_argument("--precisions", nargs="+", help="binary or bits; default: binary 2 4")
+    parser.add_argument("--formats", nargs="+", help="only these of ours; what is known of the others is kept")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "size.json")
     arguments = parser.parse_args()
     results: dict[str, Any] = {"share_cut": PUBLISHED_SHARE, "published_mb": PUBLISHED, "nets": []}
-    if arguments.nets and arguments.output.exists():
+    nets = all_nets(arguments.quick, arguments.nets, arguments.precisions)
+    known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what is not measured now is kept
+    if arguments.output.exists():
         kept = json.loads(arguments.output.read_text(encoding="utf-8"))["nets"]
-        results["nets"] = [entry for entry in kept if entry["net"] not in arguments.nets]
+        known = {(entry["net"], entry["precision"], entry["pruned"]): entry for entry in kept}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    for net in all_nets(arguments.quick, arguments.nets):
+    for net in nets:
         began = time.perf_counter()
-        entry = measure(net, arguments.seed)
-        results["nets"].append(entry)
+        entry = measure(net, arguments.seed, arguments.formats)
+        key = (entry["net"], entry["precision"], entry["pruned"])
+        told = entry["files"]
+        known[key] = merged(known[key], entry) if arguments.formats and key in known else entry
+        results["nets"] = list(known.values())
         print(f"{net.label}: floor {entry['floor_bytes']:,} B ({time.perf_counter() - began:.0f} s)")
-        for row in entry["files"]:
-            told = f"{row['bytes']:>12,} B  {row['ratio']:7.3f}" if "bytes" in row else f"  {row['refused']}"
+        for row in told:
+            line = f"{row['bytes']:>12,} B  {row['ratio']:7.3f}" if "bytes" in row else f"  {row['refused']}"
             judged = f"  top-1 {row['top1']:.3f}  largest error {row['max_error']:g}" if "top1" in row else ""
-            print(f"  {row['file']:<34}{told}{judged}{row.get('does_not_run', '')}", flush=True)
+            print(f"  {row['file']:<34}{line}{judged}{row.get('does_not_run', '')}", flush=True)
         arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"Kept in {arguments.output}.")
 
