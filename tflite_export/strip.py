@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+# Larq Compute Engine's conversions; its convolutions shape their outputs themselves.
+_RANK_CHECKING = (b"LceQuantize", b"LceDequantize")
+
 
 def strip(model: Any, drop_shapes: bool = False) -> None:
     """Strips a model in place.
@@ -151,7 +154,7 @@ def _bare_tensors(model: Any, subgraph: Any, drop_shapes: bool) -> None:
 
 def _with_checked_rank(model: Any, subgraph: Any) -> set[int]:
     """Outputs whose kernel compares their stored rank with the input's before it shapes them."""
-    checking = {i for i, code in enumerate(model.operatorCodes) if code.customCode == b"LceQuantize"}
+    checking = {i for i, code in enumerate(model.operatorCodes) if code.customCode in _RANK_CHECKING}
     return {int(i) for o in subgraph.operators if int(o.opcodeIndex) in checking for i in o.outputs}
 
 
