@@ -104,7 +104,10 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = ["resnet20:2"] if arguments.quick else arguments.cases
     rounds, seconds = (3, 0.1) if arguments.quick else (arguments.rounds, 0.3)
-    results: dict[str, Any] = {"share_cut": PUBLISHED_SHARE, "nets": []}
+    known: dict[tuple[str, str], dict[str, Any]] = {}  # what is not measured now is kept
+    if arguments.output.exists():
+        kept = json.loads(arguments.output.read_text(encoding="utf-8"))["nets"]
+        known = {(entry["net"], entry["precision"]): entry for entry in kept}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         made = {}
@@ -115,7 +118,8 @@ def main() -> None:
         print("Files are made; measuring.", flush=True)
         for case in chosen:
             entry = measure(made[case], net_of(case, False), arguments.seed, rounds, seconds)
-            results["nets"].append(entry)
+            known[entry["net"], entry["precision"]] = entry
+            results = {"share_cut": PUBLISHED_SHARE, "nets": list(known.values())}
             arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"Kept in {arguments.output}.")
 
