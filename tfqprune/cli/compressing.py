@@ -22,13 +22,11 @@ def compress(
     output: opt.OutputFolder,
     method: Annotated[
         list[str],
-        typer.Option(
+        names.choice(
+            names.METHODS,
             "--method",
             "-m",
-            metavar="|".join(names.METHODS),
             help="What finds the ratios; repeat it to compare.",
-            callback=names.one_of(names.METHODS),
-            autocompletion=names.completion(names.METHODS),
             rich_help_panel="Pruning",
         ),
     ] = ["bayesian"],  # noqa: B006 - typer takes a copy

@@ -21,12 +21,7 @@ def export(
     optimize: opt.Optimize = "size",
     float_weights: Annotated[
         str,
-        typer.Option(
-            metavar="|".join(names.FLOAT_WEIGHTS),
-            help="How kernels are stored that are float in the format.",
-            callback=names.one_of(names.FLOAT_WEIGHTS),
-            autocompletion=names.completion(names.FLOAT_WEIGHTS),
-        ),
+        names.choice(names.FLOAT_WEIGHTS, help="How kernels are stored that are float in the format."),
     ] = "float32",
     fix_batch: Annotated[
         int | None, typer.Option(min=1, help="Fix the batch dimension; else it stays resizable where it can.")

@@ -25,12 +25,7 @@ def benchmark(
     xnnpack: opt.Xnnpack = None,
     device: Annotated[
         str | None,
-        typer.Option(
-            metavar="|".join(_DEVICES),
-            help="Measure on the attached Android phone instead of this machine.",
-            callback=names.one_of(_DEVICES),
-            autocompletion=names.completion(_DEVICES),
-        ),
+        names.choice(_DEVICES, help="Measure on the attached Android phone instead of this machine."),
     ] = None,
     tool: Annotated[
         Path | None, typer.Option(help="benchmark_model for the phone; else TFLITE_BENCHMARK_MODEL.")

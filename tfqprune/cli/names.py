@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import typer
 
@@ -55,3 +56,15 @@ def completion(known: Sequence[str]) -> Callable[[str], list[str]]:
         return [name for name in known if name.startswith(incomplete)]
 
     return complete
+
+
+def choice(known: Sequence[str], *declarations: str, **settings: Any) -> Any:
+    """A ``typer.Option`` that takes these values only, and offers them to the shell.
+
+    Args:
+        known: the values; shown as ``a|b`` where no ``metavar`` is given.
+        *declarations: names of the option (``--format``, ``-f``); typer derives one from the parameter without them.
+        **settings: what else ``typer.Option`` takes.
+    """
+    settings.setdefault("metavar", "|".join(known))
+    return typer.Option(*declarations, callback=one_of(known), autocompletion=completion(known), **settings)

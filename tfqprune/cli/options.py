@@ -61,10 +61,7 @@ BudgetEntries = Annotated[
 ]  # fmt: skip
 Criterion = Annotated[
     str,
-    typer.Option(
-        metavar="NAME", help="What ranks the units.", callback=names.one_of(names.CRITERIA),
-        autocompletion=names.completion(names.CRITERIA), rich_help_panel=_PRUNING,
-    ),
+    names.choice(names.CRITERIA, metavar="NAME", help="What ranks the units.", rich_help_panel=_PRUNING),
 ]  # fmt: skip
 Align = Annotated[
     int, typer.Option(min=1, help="Keep a multiple of so many channels in each layer.", rich_help_panel=_PRUNING)
@@ -76,26 +73,17 @@ Exclude = Annotated[
 Trials = Annotated[int, typer.Option(min=1, help="Trials of the Bayesian search.", rich_help_panel=_PRUNING)]
 ExportFormat = Annotated[
     str,
-    typer.Option(
-        "--format", "-f", metavar="NAME", help="Of the .tflite file.", callback=names.one_of(names.FORMATS),
-        autocompletion=names.completion(names.FORMATS),
-    ),
+    names.choice(names.FORMATS, "--format", "-f", metavar="NAME", help="Of the .tflite file."),
 ]  # fmt: skip
 Optimize = Annotated[
     str,
-    typer.Option(
-        metavar="|".join(names.PURPOSES), help='What the format "auto" goes by.',
-        callback=names.one_of(names.PURPOSES), autocompletion=names.completion(names.PURPOSES),
-    ),
+    names.choice(names.PURPOSES, help='What the format "auto" goes by.'),
 ]  # fmt: skip
 LearningRate = Annotated[float, typer.Option(help="Of the first step.", rich_help_panel=_TRAINING)]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch of training.", rich_help_panel=_TRAINING)]
 Runtime = Annotated[
     str | None,
-    typer.Option(
-        metavar="|".join(names.RUNTIMES), help="By default the one that the file needs.",
-        callback=names.one_of(names.RUNTIMES), autocompletion=names.completion(names.RUNTIMES),
-    ),
+    names.choice(names.RUNTIMES, help="By default the one that the file needs."),
 ]  # fmt: skip
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the runtime.")]
 Xnnpack = Annotated[

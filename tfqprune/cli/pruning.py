@@ -49,11 +49,9 @@ def prune(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(
-            metavar="|".join(names.ALLOCATORS),
+        names.choice(
+            names.ALLOCATORS,
             help="How a budget becomes ratios; search and compress know more.",
-            callback=names.one_of(names.ALLOCATORS),
-            autocompletion=names.completion(names.ALLOCATORS),
             rich_help_panel="Pruning",
         ),
     ] = "uniform",

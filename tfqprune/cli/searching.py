@@ -26,21 +26,13 @@ def search(
     output: opt.OutputFolder,
     method: Annotated[
         str,
-        typer.Option(
-            metavar="|".join(names.SEARCHES),
-            help="What finds the ratios.",
-            callback=names.one_of(names.SEARCHES),
-            autocompletion=names.completion(names.SEARCHES),
-            rich_help_panel="Pruning",
-        ),
+        names.choice(names.SEARCHES, help="What finds the ratios.", rich_help_panel="Pruning"),
     ] = "bayesian",
     trials: opt.Trials = 30,
     evaluation: Annotated[
         str,
-        typer.Option(
-            metavar="|".join(names.EVALUATIONS),
-            callback=names.one_of(names.EVALUATIONS),
-            autocompletion=names.completion(names.EVALUATIONS),
+        names.choice(
+            names.EVALUATIONS,
             rich_help_panel="Pruning",
             help="What a Bayesian trial is judged by: batch norms re-estimated (proxy), or fine-tuned; both: the best.",
         ),
