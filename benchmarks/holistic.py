@@ -22,10 +22,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import shlex
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,11 +31,10 @@ from typing import Any
 
 import numpy as np
 from baselines import accuracy, add_arguments, baseline, batches, fill_in, load_data, network
-from nets import versions
+from rows import Rows
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune.data import DataSplits
-from tfqprune.files import write_json
 
 import tensorflow as tf  # isort: skip
 
@@ -46,6 +42,7 @@ PARTS = ("targets", "gates", "accuracy", "overhead")
 METHODS = ("holistic", "uniform", "bayesian")
 BUDGETS = (0.7, 0.5, 0.4)
 HALF = 0.5
+KEY = ("dataset", "limit", "part", "precision", "what", "budget", "seed")  # of a row
 RATE = 0.1  # of the baseline's learning rate: where training after the baseline starts
 
 
@@ -108,27 +105,6 @@ def arguments() -> argparse.Namespace:
     name = "holistic_quick.json" if quick else "holistic.json"
     given.output = given.output or Path(__file__).parent / "results" / name
     return given
-
-
-class Rows:
-    """Rows by key, on disk after each one."""
-
-    KEY = ("dataset", "limit", "part", "precision", "what", "budget", "seed")
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-
-    def once(self, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
-        """Makes a row unless it is there."""
-        if any(all(row[name] == key[name] for name in self.KEY) for row in self.rows):
-            return
-        began = time.perf_counter()
-        row = {**key, **make(), "seconds": round(time.perf_counter() - began, 1)}
-        self.rows.append({**row, "command": shlex.join(["python", *sys.argv]), "versions": versions()})
-        write_json(self.path, self.rows)
-        print({name: value for name, value in row.items() if name not in ("dataset", "limit")}, flush=True)
 
 
 class Bench:
@@ -320,7 +296,7 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     given = arguments()
-    rows = Rows(given.output)
+    rows = Rows(given.output, KEY)
     if given.report:
         print(report(rows.rows))
         return

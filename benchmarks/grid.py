@@ -1,0 +1,313 @@
+"""The grid of results: what each method leaves of a network under each budget, in every figure that counts.
+
+    python benchmarks/grid.py                              # CIFAR-10, ResNet-20 of 2 bits; hours on two cores
+    python benchmarks/grid.py --precisions binary float    # the others
+    python benchmarks/grid.py --quick                      # digits; some minutes
+    python benchmarks/grid.py --report                     # the tables of what is there
+
+Budgets are shares of the memory. Every method has the same epochs of training after the same baseline (`criteria.py`
+trains and keeps it, ``--cache``), those in which holistic pruning learns its ratios included; trials of a search come
+on top. The thin network has the layers that uniform ratios leave, new weights, and all epochs of the baseline and of
+the others together.
+
+Each row: accuracy on the validation images and, looked at once, on the test images; parameters, MACs, BOPs, memory;
+bytes of the files that `auto` recommends for size and for speed, compared with Keras; their latency as a ratio to the
+dense network's file, by turns in one run; memory while they run. Every row is written as soon as it is known, so the
+same command goes on where it was stopped. Slim models are kept in ``--work``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rows import Rows
+
+METHODS = ("thin", "random", "latent L1", "uniform", "sensitivity", "bayesian", "holistic")
+BUDGETS = (0.5, 0.74, 0.3)
+HALF = 0.5
+KEY = ("dataset", "limit", "network", "width", "precision", "method", "budget", "seed", "baseline_epochs", "training")
+CALIBRATION = 4096  # training images for batch norms after a cut
+SCORED = 256  # training images that criteria look at
+COSTS = ("params", "macs", "bops", "memory")
+
+
+def arguments() -> argparse.Namespace:
+    from baselines import add_arguments, fill_in
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--precisions", nargs="+", default=["2"], help="binary, float, or bits of DoReFa")
+    parser.add_argument("--budgets", nargs="+", type=float, default=list(BUDGETS), help="shares of the memory")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--training", type=int, help="epochs after the baseline; default 3")
+    parser.add_argument("--seeds", type=int, default=3, help="at 0.5, one elsewhere; the thin network has one")
+    parser.add_argument("--trials", type=int, help="of the Bayesian search; default 60 (20)")
+    parser.add_argument("--rounds", type=int, help="of latencies by turns; default 7 (3)")
+    parser.add_argument("--work", type=Path, help="folder of slim models and searches; default runs/grid[_quick]")
+    parser.add_argument("--report", action="store_true", help="print the tables of the rows that are there, and end")
+    parser.add_argument("--output", type=Path, help="JSON file; default benchmarks/results/grid[_quick].json")
+    given = parser.parse_args()
+    fill_in(parser, given)
+    given.training = given.training or 3
+    given.trials = given.trials or (20 if given.quick else 60)
+    given.rounds = given.rounds or (3 if given.quick else 7)
+    suffix = "_quick" if given.quick else ""
+    given.work = given.work or Path(f"runs/grid{suffix}")
+    given.output = given.output or Path(__file__).parent / "results" / f"grid{suffix}.json"
+    return given
+
+
+class Bench:
+    """One network: its baseline, what methods make of it, and what that costs."""
+
+    def __init__(self, given: argparse.Namespace, precision: str, splits: Any) -> None:
+        from baselines import baseline, folder_of
+
+        self.given, self.precision, self.splits = given, precision, splits
+        self.model, _ = baseline(given, precision, splits)
+        self.folder = given.work / folder_of(given, precision).name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._dense_files: dict[str, Path] = {}
+
+    def dense(self) -> dict[str, Any]:
+        """The row of the baseline."""
+        return self.figures(self.model)
+
+    def row(self, method: str, share: float, seed: int) -> dict[str, Any]:
+        """The row of one method; a slim model that was trained before is loaded."""
+        from tfqprune.loading import load_model
+
+        name = f"{method.replace(' ', '_')}_{share:g}_{seed}_{self.given.training}"
+        path = self.folder / f"{name}.keras"
+        if path.exists():
+            slim = load_model(path)
+        else:
+            slim = self.slim(method, share, seed)
+            part = path.with_suffix(".part.keras")  # a killed process leaves no half of a model behind
+            slim.save(part)
+            part.replace(path)
+        return self.figures(slim)
+
+    def slim(self, method: str, share: float, seed: int) -> Any:
+        """What a method leaves, trained."""
+        from baselines import train
+
+        import tfqprune as tq
+
+        given, splits = self.given, self.splits
+        rate = given.learning_rate / 10
+        if method == "holistic":
+            return self.holistic(share, seed, rate)
+        model = tq.prune(self.model, self.plan(method, share, seed))
+        if method == "thin":
+            import tensorflow as tf
+
+            tf.keras.utils.set_random_seed(seed)
+            model = tf.keras.models.clone_model(model)
+            epochs, folder = given.epochs + given.training, self.folder / f"thin_{share:g}_{seed}"
+            train(given, model, splits, epochs, given.finish, seed, given.learning_rate, folder, verbose=2)
+            return model
+        tq.reestimate_batch_norms(model, splits.train.x[:CALIBRATION])
+        train(given, model, splits, given.training, 1, seed, rate)
+        return model
+
+    def plan(self, method: str, share: float, seed: int) -> Any:
+        """The plan of a method that plans first and trains after."""
+        import numpy as np
+
+        import tfqprune as tq
+        from tfqprune.scoring import choose_criterion
+
+        budget, splits = tq.Budget(memory=share), self.splits
+        chosen = np.random.default_rng(seed).choice(len(splits.train), min(SCORED, len(splits.train)), replace=False)
+        samples = (splits.train.x[chosen], splits.train.y[chosen])
+        if method == "random":
+            criterion = choose_criterion(tq.ChannelGraph(self.model), "random", seed=seed)
+            return tq.UniformAllocator(budget).allocate(self.model, criterion)
+        if method == "latent L1":
+            return tq.UniformAllocator(budget).allocate(self.model, "latent_l1")
+        if method in ("uniform", "thin"):
+            return tq.UniformAllocator(budget).allocate(self.model, "auto", samples)
+        if method == "sensitivity":
+            allocator = tq.SensitivityAllocator(
+                budget, validation=splits.validation, calibration=splits.train, path=self.folder / f"curves_{seed}.json"
+            )
+            return allocator.allocate(self.model, "auto", samples)
+        tuner = tq.RatioTuner(
+            self.model, budget, "auto", self.given.trials, self.folder, f"search_{share:g}_{seed}", seed=seed,
+            data=samples, loss="sparse_categorical_crossentropy", metrics=["accuracy"],
+        )  # fmt: skip
+        tuner.search(splits.train, validation_data=splits.validation, verbose=0)
+        return tuner.get_best_plans(1)[0]
+
+    def holistic(self, share: float, seed: int, rate: float) -> Any:
+        """Ratios learned while training."""
+        from baselines import batches
+
+        import tfqprune as tq
+
+        import tensorflow as tf  # isort: skip
+
+        splits, epochs = self.splits, self.given.training
+        tf.keras.utils.set_random_seed(seed)
+        sample = (splits.train.x[:SCORED], splits.train.y[:SCORED])
+        data = batches(self.given, splits.train, seed)
+        schedule = tf.keras.optimizers.schedules.CosineDecay(rate, len(data) * epochs)
+        hfp = tq.HolisticPruning(self.model, tq.Budget(memory=share), "auto", sample)
+        hfp.compile(tf.keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+        hfp.fit(data, epochs=epochs, verbose=0)
+        return hfp.finish()
+
+    def figures(self, model: Any) -> dict[str, Any]:
+        """All that is measured of a model."""
+        from baselines import accuracy
+
+        import tfqprune as tq
+
+        cost = tq.cost(model)
+        return {
+            "validation": accuracy(model, self.splits.validation),
+            "test": accuracy(model, self.splits.test),
+            "cost": {name: int(cost[name]) for name in COSTS},
+            "files": self.files(model),
+        }
+
+    def files(self, model: Any) -> dict[str, dict[str, Any]]:
+        """Files that are recommended, by format: bytes, agreement, latency over the dense file's, memory."""
+        from latency import compare
+
+        import tflite_export as te
+
+        found: dict[str, dict[str, Any]] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for aim in ("size", "speed"):
+                path = Path(folder) / f"{aim}.tflite"
+                result = te.export(
+                    model, path, "auto", optimize=aim, data=self.splits.validation.x[:SCORED], samples=SCORED
+                )
+                if result.format in found:
+                    continue
+                measured = te.benchmark(path, runs=10)
+                row = {
+                    "bytes": result.bytes, "floor_bytes": result.floor_bytes, "top1": result.agreement.top1,
+                    "max_error": result.agreement.max_error, "peak_memory": measured.peak_memory,
+                    "arena_bytes": measured.arena_bytes, "runtime": measured.runtime,
+                }  # fmt: skip
+                if model is self.model:
+                    self._dense_files[result.format] = self.folder / f"dense_{result.format}.tflite"
+                    path.replace(self._dense_files[result.format])
+                else:
+                    if not self._dense_files:
+                        self.files(self.model)
+                    if result.format in self._dense_files:
+                        times = compare(self._dense_files[result.format], path, self.given.rounds, 0.2)
+                        row["latency"] = {name: times[name] for name in ("ratio", "lowest", "highest")}
+                found[result.format] = row
+        return found
+
+
+def work(given: argparse.Namespace, precision: str) -> list[tuple[dict[str, Any], Callable[[Bench], dict[str, Any]]]]:
+    """The rows that are asked for, in the order of their worth: key, and what makes the row."""
+    common = {
+        "dataset": given.dataset, "limit": given.limit, "network": given.network, "width": given.width,
+        "precision": precision, "baseline_epochs": given.epochs, "training": given.training,
+    }  # fmt: skip
+    dense = {**common, "method": "dense", "budget": 1.0, "seed": 0, "training": 0}
+    found: list[tuple[dict[str, Any], Callable[[Bench], dict[str, Any]]]] = [(dense, Bench.dense)]
+    for seed, share, method in itertools.product(range(given.seeds), given.budgets, reversed(given.methods)):
+        if (seed and (share != HALF or method == "thin")) or (method == "thin" and share != HALF):
+            continue
+        key = {**common, "method": method, "budget": share, "seed": seed}
+        found.append((key, lambda bench, key=key: bench.row(key["method"], key["budget"], key["seed"])))
+    return found
+
+
+# -- report -------------------------------------------------------------------------------------------------------
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """A table for each network and budget, in Markdown; means over seeds."""
+    settings: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("dataset", "limit", "network", "width", "precision", "baseline_epochs"))
+        settings.setdefault(key, {}).setdefault(f"{row['budget']:g} {row['method']}", []).append(row)
+    blocks = []
+    for (dataset, limit, network, width, precision, epochs), cells in settings.items():
+        whole = cells["1 dense"][0]
+        bits = {"binary": "binary (1/1)", "float": "float"}.get(precision, f"DoReFa ({precision}/{precision})")
+        images = "" if limit is None else f", {limit} images"
+        formats = list(whole["files"])
+        heads = ["memory", "method", "epochs", "seeds", "test", "validation", *COSTS[:3], "memory"]
+        heads += [f"`{name}`: {what}" for name in formats for what in ("bytes", "latency", "RAM")]
+        name = network if width == 1 else f"{network}, width {width:g}"
+        lines = [
+            f"**{name}, {bits}, {dataset}{images}, {epochs} epochs of baseline**",
+            "",
+            f"| {' | '.join(heads)} |",
+            "| ---: | --- |" + " ---: |" * (len(heads) - 2),
+        ]
+        order = sorted(cells, key=lambda name: (-float(name.split()[0]), -statistics.mean(_tests(cells[name]))))
+        lines += [_line(cells[name], whole, formats) for name in order]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _tests(found: list[dict[str, Any]], split: str = "test") -> list[float]:
+    return [100 * row[split] for row in found]
+
+
+def _percent(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread} %"
+
+
+def _line(found: list[dict[str, Any]], whole: dict[str, Any], formats: list[str]) -> str:
+    """One row of a table: the means of one method under one budget."""
+    first = found[0]
+    dense = first["method"] == "dense"
+    epochs = first["training"] + (first["baseline_epochs"] if first["method"] in ("dense", "thin") else 0)
+    cells = [
+        f"{first['budget']:g}", first["method"], str(epochs), str(len(found)),
+        _percent(_tests(found)), _percent(_tests(found, "validation")),
+    ]  # fmt: skip
+    for name in COSTS:
+        mean = statistics.mean(row["cost"][name] for row in found)
+        cells.append(f"{mean:,.0f}" if dense else f"{mean / whole['cost'][name]:.3f}")
+    for name in formats:
+        files = [row["files"][name] for row in found if name in row["files"]]
+        if not files:
+            cells += ["-"] * 3
+            continue
+        ratios = [entry["latency"]["ratio"] for entry in files if "latency" in entry]
+        cells += [
+            f"{statistics.mean(entry['bytes'] for entry in files):,.0f}",
+            f"{statistics.mean(ratios):.2f}" if ratios else "1",
+            f"{statistics.mean(entry['peak_memory'] for entry in files) / 2**20:.2f} MiB",
+        ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    given = arguments()
+    rows = Rows(given.output, KEY)
+    if not given.report:
+        from baselines import load_data
+
+        splits = load_data(given)
+        for precision in given.precisions:
+            bench = None
+            for key, make in work(given, precision):
+                if rows.find(key) is None:
+                    bench = bench or Bench(given, precision, splits)
+                    rows.once(key, lambda make=make, bench=bench: make(bench))
+    print(report(rows.rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Rows of results by key, on disk after each one: a benchmark that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nets import versions
+
+from tfqprune.files import write_json
+
+
+class Rows:
+    """Rows in one JSON file.
+
+    Args:
+        path: of the file; it is read where it is there.
+        key: names of the entries that tell one row from another.
+    """
+
+    def __init__(self, path: Path, key: Sequence[str]) -> None:
+        self.path, self.key = path, tuple(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def find(self, key: dict[str, Any]) -> dict[str, Any] | None:
+        """The row of a key, or None."""
+        return next((row for row in self.rows if all(row[name] == key[name] for name in self.key)), None)
+
+    def once(self, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The row of a key; made, with its command and versions, unless it is there."""
+        known = self.find(key)
+        if known is not None:
+            return known
+        began = time.perf_counter()
+        row = {**key, **make(), "seconds": round(time.perf_counter() - began, 1)}
+        self.rows.append({**row, "command": shlex.join(["python", *sys.argv]), "versions": versions()})
+        write_json(self.path, self.rows)
+        print({name: value for name, value in row.items() if name not in ("dataset", "limit")}, flush=True)
+        return self.rows[-1]
