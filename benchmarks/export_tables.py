@@ -11,26 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from tables import render, source, table
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "export.md"
 _MIB = 2**20
-
-
-def table(header: list[str], rows: Iterable[list[str]]) -> str:
-    """A Markdown table; columns but the first are right-aligned."""
-    lines = [f"| {' | '.join(header)} |", "| --- |" + " ---: |" * (len(header) - 1)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def source(entries: list[dict[str, Any]]) -> str:
-    """The commands that measured these entries, and with what."""
-    commands = sorted({f"`{entry['command']}`, seed {entry['seed']}" for entry in entries})
-    found = {f"{name} {version}" for entry in entries for name, version in entry["versions"].items()}
-    return f"Measured by {' and '.join(commands)} ({', '.join(sorted(found))})."
 
 
 def size_table(results: dict[str, Any], net: str) -> str:
@@ -105,16 +93,6 @@ def latency_table(results: dict[str, Any]) -> str:
     return f"{table(header, rows)}\n\n{source(results['nets'])}"
 
 
-def rendered(text: str, tables: dict[str, str]) -> str:
-    """The document with every table replaced."""
-    for name, content in tables.items():
-        pattern = re.compile(rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
-            raise SystemExit(f"Expected <!-- table {name} --> ... <!-- end --> in {DOCUMENT}. Received: no such place.")
-        text = pattern.sub(lambda match, content=content: f"{match[1]}\n{content}\n\n{match[2]}", text)
-    return text
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, fail where the document is stale")
@@ -123,11 +101,8 @@ def main() -> None:
     latencies = json.loads((HERE / "results" / "latency.json").read_text(encoding="utf-8"))
     tables = {name: size_table(sizes, name) for name in ("vgg_small", "resnet20", "resnet18")}
     tables |= {"imagenet": imagenet_table(sizes), "latency": latency_table(latencies)}
-    before = DOCUMENT.read_text(encoding="utf-8")
-    after = rendered(before, tables)
-    if arguments.check:
-        raise SystemExit(0 if before == after else "docs/export.md is stale: run `python benchmarks/export_tables.py`.")
-    DOCUMENT.write_text(after, encoding="utf-8")
+    if not render(DOCUMENT, tables, arguments.check) and arguments.check:
+        raise SystemExit("docs/export.md is stale: run `python benchmarks/export_tables.py`.")
 
 
 if __name__ == "__main__":

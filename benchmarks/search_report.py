@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from export_tables import rendered, table
+from tables import render, table
 
 HERE = Path(__file__).parent
 COLOURS = {"random": "tab:gray", "stock": "tab:orange", "tpe": "tab:green", "ours": "tab:blue"}
@@ -158,7 +158,7 @@ def report(content: dict[str, Any], docs: Path, stem: str) -> None:
         plot(content, docs / f"{stem}.svg")
     page = docs / "search.md"
     if page.exists():
-        page.write_text(rendered(page.read_text(encoding="utf-8"), {stem: text}), encoding="utf-8")
+        render(page, {stem: text})
 
 
 def main() -> None:

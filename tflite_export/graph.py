@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,7 +81,15 @@ class Graph:
                 f"Expected a constant of a plain number type. Received: tensor {tensor} of type "
                 f"{TYPE_NAMES.get(self.tensors[tensor].type)}."
             )
-        return self.raw(tensor).view(dtype).reshape(self.shape(tensor))
+        content, shape = self.raw(tensor), self.shape(tensor)
+        needed = math.prod(shape) * np.dtype(dtype).itemsize
+        if min(shape, default=0) < 0 or content.size != needed:
+            raise ExportError(
+                f"Expected an intact .tflite file. Received: tensor {tensor} of shape {shape} and type "
+                f"{TYPE_NAMES[self.tensors[tensor].type]}, {needed} bytes, with {content.size} bytes of values. Export "
+                "the model again."
+            )
+        return content.view(dtype).reshape(shape)
 
     def add_tensor(self, shape: Sequence[int], tensor_type: int, data: bytes | None = None) -> int:
         """Adds a tensor, constant if data is given; returns its index."""

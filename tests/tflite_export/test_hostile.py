@@ -142,3 +142,17 @@ def test_mutations_reach_what_is_behind_the_first_check(exported: Callable[..., 
             continue
         readable += 1
     assert 0.3 * len(places) < readable < len(places)
+
+
+@pytest.mark.parametrize("damage", ["an element too many", "a negative dimension", "no whole number of elements"])
+def test_constants_that_are_not_of_their_shape(exported: Callable[..., te.ExportResult], damage: str) -> None:
+    graph = Graph(read_model(exported("float32", "plain", "2").path))
+    index = next(i for i in range(len(graph.tensors)) if graph.is_constant(i) and len(graph.shape(i)) == 4)
+    tensor = graph.tensors[index]
+    if damage == "no whole number of elements":
+        graph.model.buffers[tensor.buffer].data = graph.raw(index)[:-3]
+    else:
+        tensor.shape = tensor.shape.copy()
+        tensor.shape[0] = -1 if damage == "a negative dimension" else tensor.shape[0] + 1
+    with pytest.raises(ExportError, match=rf"intact .tflite file. Received: tensor {index} of shape"):
+        graph.constant(index)
