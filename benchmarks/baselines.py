@@ -142,7 +142,7 @@ def train(
         model: what is trained.
         splits: the data.
         epochs: in all.
-        finish: of these, the last ones in float32.
+        finish: of these, the last ones in float32; with 0 of them, re-estimate the batch norms.
         seed: of the order of images.
         learning_rate: of the first step.
         folder: where the state after each coarse epoch is kept, to go on from; None: nowhere.
@@ -165,11 +165,12 @@ def train(
             verbose=verbose,
         )
         model.set_weights(coarse.get_weights())
-    rate = float(schedule(steps * first))
-    tq.finetune(
-        model, batches(given, splits.train, seed + 2), held_out if verbose else None, finish, learning_rate=rate,
-        callbacks=list(callbacks), verbose=verbose,
-    )  # fmt: skip
+    if finish:
+        rate = float(schedule(steps * first))
+        tq.finetune(
+            model, batches(given, splits.train, seed + 2), held_out if verbose else None, finish, learning_rate=rate,
+            callbacks=list(callbacks), verbose=verbose,
+        )  # fmt: skip
 
 
 def baseline(given: argparse.Namespace, precision: str, splits: data.DataSplits) -> tuple[tf.keras.Model, Any]:

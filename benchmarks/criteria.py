@@ -15,15 +15,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
+import shlex
+import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import accuracy, add_arguments, baseline, batches, fill_in, load_data
+from baselines import accuracy, add_arguments, baseline, fill_in, load_data, train
+from criteria_report import STAGES, report
+from nets import versions
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import data
@@ -31,10 +33,10 @@ from tfqprune import data
 import tensorflow as tf  # isort: skip
 from tfqprune.criteria import FlipFrequencyCallback, criterion_names
 from tfqprune.criteria.flips import FlipFrequency
+from tfqprune.files import write_json
 from tfqprune.plan import PruningPlan, plan_from_ratios
 from tfqprune.scoring import choose_criterion, run_criterion
 
-STAGES = ("cut", "batch_norms", "finetuned")
 COMBINATION = {"reconstruction": 1.0, "fisher": 1.0}
 
 
@@ -74,12 +76,31 @@ class Results:
                 )
             print(f"going on with {len(self.content['rows'])} results in {path}")
         else:
-            self.content = {"settings": settings, "baselines": {}, "rows": []}
+            self.content = {"settings": settings, "baselines": {}, "commands": [], "versions": {}, "rows": []}
         self.done = {self.key(row) for row in self.content["rows"]}
 
     @staticmethod
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(row[name] for name in ("precision", "scope", "ratio", "seed", "criterion", "stage"))
+
+    def begin(self, precision: str, base: dict[str, Any]) -> None:
+        """Notes a baseline, the command and the versions.
+
+        Raises:
+            SystemExit: the rows that are there are of another baseline.
+        """
+        known = self.content["baselines"].get(precision, base)
+        off = abs(known["accuracy"] - base["accuracy"])  # threads add in another order: a sample may flip
+        if off > 1e-3 or {**known, "accuracy": 0} != {**base, "accuracy": 0}:
+            raise SystemExit(
+                f"{self.path} holds results of another baseline for {precision}:\n{known}\ninstead of\n{base}\n"
+                "Choose another --output, or remove the file."
+            )
+        self.content["baselines"].setdefault(precision, base)
+        command = shlex.join(["python", *sys.argv])
+        self.content["commands"] = sorted({*self.content["commands"], command})
+        self.content["versions"] = versions()
+        self.save()
 
     def add(self, row: dict[str, Any]) -> None:
         self.content["rows"].append(row)
@@ -87,9 +108,7 @@ class Results:
         self.save()
 
     def save(self) -> None:
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.content, indent=1), encoding="utf-8")
-        os.replace(part, self.path)
+        write_json(self.path, self.content)
 
 
 # -- cuts ---------------------------------------------------------------------------------------------------------
@@ -131,8 +150,9 @@ def measured(
     tq.reestimate_batch_norms(slim, splits.train.x[order])
     yield "batch_norms", accuracy(slim, judge)
     if not given.no_finetuning:
-        tf.keras.utils.set_random_seed(seed)
-        tq.finetune(slim, batches(given, splits.train, seed), epochs=1, learning_rate=given.learning_rate / 10)
+        # Within bfloat16, for time; batch norms are brought back to float32's levels after.
+        train(given, slim, splits, 1, 0, seed, given.learning_rate / 10)
+        tq.reestimate_batch_norms(slim, splits.train.x[order])
         yield "finetuned", accuracy(slim, judge)
 
 
@@ -144,15 +164,15 @@ def main() -> None:
             baseline(given, precision, splits)
         return
     names = given.criteria or criterion_names()
-    settings = {key: getattr(given, key) for key in ("dataset", "epochs", "finish", "learning_rate", "batch_size")}
+    settings = {key: getattr(given, key) for key in ("dataset", "limit", "learning_rate", "batch_size")}
     suffix = "" if given.split == "validation" else "_test"
     results = Results(given.output / f"criteria{suffix}.json", {**settings, "split": given.split})
     judge = splits.validation if given.split == "validation" else splits.test
     for precision in given.precisions:
         model, flips = baseline(given, precision, splits)
-        results.content["baselines"][precision] = accuracy(model, judge)
-        results.save()
-        print(f"{precision}: baseline {results.content['baselines'][precision]:.4f} on {given.split}", flush=True)
+        base = {"accuracy": accuracy(model, judge), "epochs": given.epochs, "finish": given.finish}
+        results.begin(precision, base)
+        print(f"{precision}: baseline {base['accuracy']:.4f} on {given.split}", flush=True)
         graph = tq.ChannelGraph(model)
         for seed, name in itertools.product(range(given.seeds), names):
             wanted = [
@@ -160,7 +180,7 @@ def main() -> None:
                 for (scope, groups), ratio in itertools.product(scopes(graph).items(), given.ratios)
                 if any(
                     (precision, scope, ratio, seed, name, stage) not in results.done
-                    for stage in STAGES[: 2 if given.no_finetuning else 3]
+                    for stage in list(STAGES)[: 2 if given.no_finetuning else 3]
                 )
             ]
             if not wanted:
@@ -178,53 +198,7 @@ def main() -> None:
                     if results.key(row) not in results.done:
                         results.add(row)
                     print(f"{precision} {scope} {ratio} seed {seed} {name} {stage}: {value:.4f}", flush=True)
-    report(results, given.output, f"criteria{suffix}")
-
-
-# -- report -------------------------------------------------------------------------------------------------------
-
-
-def report(results: Results, folder: Path, stem: str) -> None:
-    """A table in Markdown and a plot beside the JSON."""
-    values: dict[tuple[str, str, float, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in results.content["rows"]:
-        setting = (row["precision"], row["scope"], row["ratio"], row["stage"])
-        values[setting][row["criterion"]].append(100 * row["accuracy"])
-    lines = []
-    for precision, scope, ratio in dict.fromkeys(key[:3] for key in values):
-        stages = [stage for stage in STAGES if (precision, scope, ratio, stage) in values]
-        order = values[precision, scope, ratio, "batch_norms"]
-        base = 100 * results.content["baselines"][precision]
-        lines += [f"\n### {precision}, {scope} groups, ratio {ratio} (baseline {base:.1f} %)\n"]
-        lines += ["| criterion | " + " | ".join(stages) + " |", "| --- |" + " --- |" * len(stages)]
-        for name in sorted(order, key=lambda entry: -np.mean(order[entry])):
-            cells = []
-            for stage in stages:
-                found = values[precision, scope, ratio, stage].get(name, [])
-                cells.append(f"{np.mean(found):.1f} ± {np.std(found):.1f} ({len(found)})" if found else "")
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    text = "\n".join(lines).strip() + "\n"
-    (folder / f"{stem}_table.md").write_text(text, encoding="utf-8")
-    print(text)
-    plot(values, folder / f"{stem}.svg")
-
-
-def plot(values: dict[tuple[str, str, float, str], dict[str, list[float]]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    settings = [key for key in values if key[3] == "batch_norms"]
-    figure, axes = plt.subplots(1, len(settings), figsize=(3.4 * len(settings), 4.5), squeeze=False, sharey=False)
-    for axis, setting in zip(axes[0], settings, strict=True):
-        table = values[setting]
-        names = sorted(table, key=lambda name: np.mean(table[name]))
-        axis.barh(names, [np.mean(table[name]) for name in names], xerr=[np.std(table[name]) for name in names])
-        axis.set_title(f"{setting[0]}, {setting[1]}, ratio {setting[2]}")
-        axis.set_xlabel("accuracy after re-estimation, %")
-    figure.tight_layout()
-    figure.savefig(path)
+    report(results.content, given.output, f"criteria{suffix}")
 
 
 if __name__ == "__main__":
