@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 import tfqprune as tq
-from tfqprune import zoo
 
 # What Guerra et al. (arXiv 2002.00523) cut from their binary ResNet-18: 26.12 % of the memory.
 PUBLISHED_SHARE = 0.2612
@@ -53,6 +52,8 @@ def build(net: Net, seed: int) -> tuple[Any, np.ndarray]:
     """
     import tensorflow as tf
 
+    from tfqprune import zoo
+
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(seed)
     model = zoo.build(net.name, precision=net.precision)
@@ -78,6 +79,18 @@ def _lively_batch_norms(model: Any, rng: np.random.Generator) -> None:
             channels = int(layer.gamma.shape[0])
             layer.gamma.assign(rng.uniform(0.5, 1.5, channels).astype(np.float32))
             layer.beta.assign(rng.normal(0.2, 0.3, channels).astype(np.float32))
+
+
+def kept_filters(dense: Any, slim: Any) -> dict[str, list[int]]:
+    """Convolution -> output channels before and after, in the order of the dense model."""
+    import tensorflow as tf
+
+    kinds = (tf.keras.layers.Conv2D, tf.keras.layers.DepthwiseConv2D)
+    return {
+        layer.name: [int(layer.output_shape[-1]), int(slim.get_layer(layer.name).output_shape[-1])]
+        for layer in dense.layers
+        if isinstance(layer, kinds)
+    }
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
