@@ -152,3 +152,20 @@ def missing_layers(kernels: list[CodedKernel], matches: list[Match]) -> list[str
         # two layers with equal codes share one constant
         and kernel.integers.tobytes() + bytes(str(kernel.integers.shape), "ascii") not in equal
     ]
+
+
+def match_all(graph: Graph, kernels: list[CodedKernel]) -> list[Match]:
+    """The constants of all kernels.
+
+    Raises:
+        ExportError: a kernel is not in the file as it is in the model.
+    """
+    matches = match_constants(graph, kernels)
+    missing = missing_layers(kernels, matches)
+    if missing:
+        raise ExportError(
+            "Expected to find the kernel of every quantised layer in the converted file. Received: none for "
+            f"{', '.join(missing)}. The converter changed it beyond a scale per output channel: check for a kernel "
+            'that is rescaled per input channel, or use format="float32".'
+        )
+    return matches

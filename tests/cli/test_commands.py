@@ -82,6 +82,9 @@ class TestPrune:
             (("-b", "memory=0.5", "--method", "sensitivity"), 1, "Expected data to judge groups by"),
             (("-r", 0.3, "--data", "none.npz"), 1, "Received: 'none.npz', which does not exist."),
             (("--plan", tmp_path / "none.json"), 1, "none.json', which does not exist."),
+            (("--plan", "p.json", "--criterion", "fisher"), 2, "Expected no --criterion with --plan"),
+            (("--plan", "p.json", "--align", 8, "--exclude", "conv1"), 2, "Expected no --align and --exclude with --plan"),
+            (("-r", 0.3, "--method", "sensitivity"), 2, "Expected no --method with --ratio"),
             (("-r", 0.3, "--criterion", "redundncy"), 2, "Did you mean 'redundancy'?"),
         ]:
             answer = run("prune", model_file, "-o", slim, *arguments)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,14 @@ def lively(name: str, precision: str | int | None) -> Any:
 
 def images(model: Any, count: int) -> np.ndarray:
     return np.random.default_rng(count).normal(size=(count, *model.input_shape[1:])).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _forgetting() -> Iterator[None]:
+    """Keras remembers what it traced: some hundred MB for each network."""
+    yield
+    tf.keras.backend.clear_session()
+    gc.collect()
 
 
 @pytest.mark.parametrize(("name", "precision"), _CASES)

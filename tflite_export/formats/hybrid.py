@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.codes import Match, match_constants, missing_layers
+from tflite_export.codes import Match, match_all
 from tflite_export.convert import to_litert
 from tflite_export.decode import Storage, insert_decoder, insert_integer_decoder, storage_for
 from tflite_export.dynamic import Levels, append_channel, levels_of
 from tflite_export.formats.base import Built, Capability, Format, Request
 from tflite_export.formats.registry import register_format
 from tflite_export.graph import BuiltinOperator, Graph, TensorType
-from tfqprune.errors import ExportError
 
 _STEPS = 127
 
@@ -41,15 +40,7 @@ class Hybrid(Format):
     def build(self, request: Request) -> Built:
         model = to_litert(request.model)
         graph = Graph(model)
-        kernels = list(request.facts.kernels)
-        matches = match_constants(graph, kernels)
-        missing = missing_layers(kernels, matches)
-        if missing:
-            raise ExportError(
-                "Expected to find the kernel of every quantised layer in the converted file. Received: none for "
-                f'{", ".join(missing)}. Use format="float32".'
-            )
-        for match in matches:
+        for match in match_all(graph, list(request.facts.kernels)):
             storage = storage_for(match.kernel.integers)
             if storage is None:
                 continue

@@ -7,13 +7,12 @@ computes what the float model computes, at the speed of float kernels plus the d
 from __future__ import annotations
 
 from tflite_export.bundling import bundle_constants
-from tflite_export.codes import match_constants, missing_layers
+from tflite_export.codes import match_all
 from tflite_export.convert import to_litert
 from tflite_export.decode import insert_decoder, storage_for
 from tflite_export.formats.base import Built, Capability, Format, Request
 from tflite_export.formats.registry import register_format
 from tflite_export.graph import Graph
-from tfqprune.errors import ExportError
 
 
 class Packed(Format):
@@ -32,16 +31,7 @@ class Packed(Format):
     def build(self, request: Request) -> Built:
         model = to_litert(request.model)
         graph = Graph(model)
-        kernels = list(request.facts.kernels)
-        matches = match_constants(graph, kernels)
-        missing = missing_layers(kernels, matches)
-        if missing:
-            raise ExportError(
-                "Expected to find the kernel of every quantised layer in the converted file. Received: none for "
-                f"{', '.join(missing)}. The converter changed it beyond a scale per output channel: check for a kernel "
-                'that is rescaled per input channel, or use format="float32".'
-            )
-        for match in matches:
+        for match in match_all(graph, list(request.facts.kernels)):
             storage = storage_for(match.kernel.integers)
             if storage is not None:
                 insert_decoder(graph, match, storage)

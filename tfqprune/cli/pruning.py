@@ -81,6 +81,12 @@ def prune(
         raise typer.BadParameter(
             f"Expected one of --ratio, --budget and --plan. Received: {' and '.join(given) or 'none of them'}."
         )
+    idle = {"--method": method != "uniform"} if not budget else {}
+    if plan is not None:
+        idle |= {"--criterion": criterion != "auto", "--align": align != 1, "--exclude": bool(exclude)}
+    if any(idle.values()):
+        said = " and ".join(name for name, there in idle.items() if there)
+        raise typer.BadParameter(f"Expected no {said} with {given[0]}, which says what goes. Received: both.")
     ratios = parse_ratios(ratio) if ratio else None
     bounds = parse_budget(budget) if budget else None
     require_model(model)
