@@ -83,7 +83,7 @@ class TestPrune:
             (("-r", 0.3, "--data", "none.npz"), 1, "Received: 'none.npz', which does not exist."),
             (("--plan", tmp_path / "none.json"), 1, "none.json', which does not exist."),
             (("--plan", "p.json", "--criterion", "fisher"), 2, "Expected no --criterion with --plan"),
-            (("--plan", "p.json", "--align", 8, "--exclude", "conv1"), 2, "Expected no --align and --exclude with --plan"),
+            (("--plan", "p.json", "--align", 8, "--exclude", "a"), 2, "Expected no --align and --exclude with --plan"),
             (("-r", 0.3, "--method", "sensitivity"), 2, "Expected no --method with --ratio"),
             (("-r", 0.3, "--criterion", "redundncy"), 2, "Did you mean 'redundancy'?"),
         ]:
