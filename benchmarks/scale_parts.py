@@ -23,11 +23,11 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from searchers import OracleSearcher, OurSearcher, StockSearcher
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 
 import tensorflow as tf  # isort: skip
+from searchers import OracleSearcher, OurSearcher, StockSearcher  # isort: skip
 import tflite_export as te
 from tfqprune.allocation.base import unscored
 from tfqprune.allocation.cluster import serve

@@ -1,21 +1,31 @@
-"""Fits, tables, plots and the plan of docs/scale.md, from what benchmarks/scale.py kept; needs no TensorFlow."""
+"""Tables and plots of docs/scale.md, from what `benchmarks/scale.py` kept; needs no TensorFlow."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.stats
+from scale_growth import (
+    FIRST_FITTED,
+    MIB,
+    Row,
+    bytes_per_trial,
+    cpu_of,
+    digits,
+    family_of,
+    memory_of,
+    of_kind,
+    power_law,
+    searches,
+    suggestion_law,
+    told_law,
+)
+from scale_plan import basis_table, plan_table, tuning_table
 from tables import render as render_tables
 from tables import source, table
-
-Row = dict[str, Any]
 
 FAMILIES = {
     "cifar": "CIFAR ResNets, DoReFa-2, {side} x {side} pixels",
@@ -32,78 +42,10 @@ STEPS = {
     "rebuild": "slim model (`tq.prune`)",
     "export": "export, `{format}`",
 }
-FIRST_FITTED = 20  # trials; before, points are random and no process is fitted
 SMALLEST_FITTED = 2**20  # bytes; below, memory grows by pages and chance
-# The plan: trials and validation images; one row each.
-PLANS = ((100, 5_000), (200, 10_000), (500, 10_000), (500, 50_000))
-WORKERS = (1, 4, 16, 50)
-TRIALS_PER_WORKER = 10  # as docs/distributed_search.md advises
-SIGN_OF_LIFE = 60 / 5  # seconds between two of them, with the default worker_timeout
-IMAGENET_TRAIN = 1_281_167  # images of ILSVRC 2012
-PROMOTED = 3  # default of RatioTuner
-MIB = 2**20
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """``factor * size ** exponent``, with the exponent's standard error."""
-
-    factor: float
-    exponent: float
-    error: float
-
-    def __call__(self, size: float) -> float:
-        return float(self.factor * size**self.exponent)
-
-    def __str__(self) -> str:
-        return f"{self.exponent:.2f} ± {self.error:.2f}"
-
-
-def power_law(sizes: Sequence[float], values: Sequence[float]) -> PowerLaw:
-    """Least squares of log value over log size.
-
-    Raises:
-        ValueError: fewer than three points (an error needs one more than the two parameters), or some not positive.
-    """
-    if len(sizes) < 3 or min(*sizes, *values) <= 0:
-        raise ValueError(f"Expected three positive points or more. Received: sizes {sizes}, values {values}.")
-    line = scipy.stats.linregress(np.log(sizes), np.log(values))
-    return PowerLaw(math.exp(line.intercept), float(line.slope), float(line.stderr))
-
-
-def told_law(sizes: Sequence[float], values: Sequence[float]) -> str:
-    """An exponent for a table; a dash where there is too little to fit one."""
-    try:
-        return str(power_law(sizes, values))
-    except ValueError:
-        return "-"
-
-
-def of_kind(content: Row, kind: str) -> list[Row]:
-    """The parts whose names begin so."""
-    return [row for name, row in content["parts"].items() if name.split()[0] == kind]
-
-
-def family_of(content: Row, family: str) -> list[Row]:
-    """The networks of a family, by depth."""
-    return sorted((row for row in of_kind(content, "depth") if row["family"] == family), key=lambda row: row["depth"])
-
-
-def cpu_of(row: Row, step: str) -> float:
-    """CPU seconds of a step: the median of its runs."""
-    return statistics.median(row["steps"][step]["cpu"])
-
-
-def memory_of(row: Row, step: str) -> int:
-    return int(row["steps"][step]["peak_bytes"])
 
 
 # -- tables -----------------------------------------------------------------------------------
-
-
-def digits(value: float) -> str:
-    """Three digits that mean something."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def depth_table(content: Row, family: str, memory: bool) -> str:
@@ -131,21 +73,6 @@ def depth_table(content: Row, family: str, memory: bool) -> str:
         *(f"ResNet-{row['depth']}, {row['layers']} layers" for row in rows), "exponent",
     ]  # fmt: skip
     return f"**{FAMILIES[family].format(**rows[0])}**\n\n{table(header, lines)}"
-
-
-def searches(content: Row) -> list[Row]:
-    """Searches by dimensions, ours before the stock oracle."""
-    return sorted(of_kind(content, "trials"), key=lambda row: (row["dimensions"], row["method"]))
-
-
-def suggestion_law(row: Row) -> PowerLaw:
-    """How a suggestion's CPU seconds grow with the trials.
-
-    Raises:
-        ValueError: fewer than three points.
-    """
-    points = [point for point in row["points"] if point["trials"] >= FIRST_FITTED]
-    return power_law([point["trials"] for point in points], [statistics.mean(point["cpu"]) for point in points])
 
 
 def trials_table(content: Row) -> str:
@@ -188,135 +115,6 @@ def traffic_table(content: Row) -> str:
             ]
         )  # fmt: skip
     return table(["dimensions", *names.values(), "a trial, bytes", "a sign of life, bytes"], lines)
-
-
-def bytes_per_trial(row: Row) -> float:
-    """What goes over the wire in a trial, signs of life aside."""
-    return sum(statistics.median(values) for name, values in row["bytes"].items() if name != "alive")
-
-
-# -- the plan ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What a search at 224 x 224 pixels rests on; times are CPU seconds of all cores.
-
-    Attributes:
-        row: the measurement.
-    """
-
-    row: Row
-
-    def of_image(self, step: str) -> float:
-        """CPU seconds an image."""
-        return cpu_of(self.row, step) / float(self.row["images"])
-
-    def trial(self, validation: int) -> float:
-        """CPU seconds of a trial on so many validation images."""
-        batch_norms = self.row["calibration"] * self.of_image("re_estimating")
-        return cpu_of(self.row, "assigning") + batch_norms + validation * self.of_image("evaluating")
-
-    @property
-    def cores(self) -> int:
-        return int(self.row["processor"].rsplit(",", 1)[1].split()[0])
-
-
-def suggesting(content: Row, dimensions: int, trials: int) -> float:
-    """CPU seconds of all suggestions of a search, by the fitted law.
-
-    Raises:
-        ValueError: that many dimensions were not measured, or too briefly.
-    """
-    rows = [row for row in searches(content) if row["method"] == "ours" and row["dimensions"] == dimensions]
-    if not rows:
-        raise ValueError(f"Expected a search with {dimensions} dimensions. Received: none.")
-    law = suggestion_law(rows[0])
-    return sum(law(number) for number in range(1, trials + 1))
-
-
-def hours(basis: Basis, trials: int, validation: int, workers: int, chief: float) -> float:
-    """Hours of a search on workers whose cores do nothing else.
-
-    Trials run in rounds, after the twin was built; the chief's ``chief`` seconds for suggestions come one after the
-    other, as if no worker did anything meanwhile.
-    """
-    rounds = math.ceil(trials / workers)
-    return ((rounds * basis.trial(validation) + cpu_of(basis.row, "twin")) / basis.cores + chief) / 3600
-
-
-def basis_table(content: Row) -> str:
-    """The measured figures of the plan."""
-    found = [Basis(row) for row in sorted(of_kind(content, "pixels"), key=lambda row: row["depth"])]
-    lines = [
-        ["groups (dimensions)", *(str(basis.row["groups"]) for basis in found)],
-        ["building and tracing the twin, once a worker, s", *(digits(cpu_of(basis.row, "twin")) for basis in found)],
-        ["setting a plan, s", *(digits(cpu_of(basis.row, "assigning")) for basis in found)],
-        ["re-estimating batch norms, s an image", *(digits(basis.of_image("re_estimating")) for basis in found)],
-        ["evaluating, s an image", *(digits(basis.of_image("evaluating")) for basis in found)],
-        ["training the slim model, s an image", *(digits(basis.of_image("training")) for basis in found)],
-        ["a trial's statistics on disk, KiB", *(f"{basis.row['statistics_bytes'] / 1024:,.0f}" for basis in found)],
-        ["whole process with all of this, MiB", *(f"{basis.row['peak_rss'] / MIB:,.0f}" for basis in found)],
-    ]
-    return table(["CPU seconds, all cores", *(f"ResNet-{basis.row['depth']}" for basis in found)], lines)
-
-
-def plan_table(content: Row) -> str:
-    """Hours for trials, images and workers; the arithmetic stands in the page."""
-    lines = []
-    for row in sorted(of_kind(content, "pixels"), key=lambda row: row["depth"]):
-        basis = Basis(row)
-        for trials, validation in PLANS:
-            trial = basis.trial(validation)
-            try:
-                chief = suggesting(content, row["groups"], trials)
-            except ValueError:
-                chief = None
-            shared = [
-                "-"
-                if workers * TRIALS_PER_WORKER > trials
-                else digits(hours(basis, trials, validation, workers, chief or 0.0))
-                for workers in WORKERS
-            ]
-            lines.append(
-                [
-                    f"ResNet-{row['depth']}, {trials} trials, {validation:,} images", digits(trial),
-                    digits(trials * trial / 3600), "-" if chief is None else digits(chief / 3600), *shared,
-                    *_moved(content, row, trials, trial / basis.cores, validation),
-                ]
-            )  # fmt: skip
-    header = [
-        "search", "a trial, CPU s", "all trials, core-hours", "suggestions, hours",
-        *(f"{workers} worker{'s' * (workers > 1)}, hours" for workers in WORKERS),
-        "traffic, MB", "folder, MB", "images of a worker, GB",
-    ]  # fmt: skip
-    return table(header, lines)
-
-
-def _moved(content: Row, row: Row, trials: int, seconds: float, validation: int) -> list[str]:
-    """Megabytes over the wire and on disk, gigabytes of images in a worker's memory (float32)."""
-    images = (row["calibration"] + validation) * row["side"] ** 2 * 3 * 4
-    kept = f"{trials * row['statistics_bytes'] / 1e6:,.0f}"
-    traffic = [own for own in of_kind(content, "traffic") if own["dimensions"] == row["groups"]]
-    if not traffic:
-        return ["-", kept, f"{images / 1e9:.1f}"]
-    alive = statistics.median(traffic[0]["bytes"]["alive"]) * seconds / SIGN_OF_LIFE
-    wire = trials * (bytes_per_trial(traffic[0]) + alive)
-    return [f"{wire / 1e6:.2g}", kept, f"{images / 1e9:.1f}"]
-
-
-def tuning_table(content: Row) -> str:
-    """Fine-tuning the best few for an epoch of ImageNet on cores like these."""
-    lines = []
-    for row in sorted(of_kind(content, "pixels"), key=lambda row: row["depth"]):
-        epoch = IMAGENET_TRAIN * Basis(row).of_image("training") / 3600
-        most = max(Basis(row).trial(validation) * trials for trials, validation in PLANS) / 3600
-        cells = [digits(epoch), digits(PROMOTED * epoch), digits(PROMOTED * epoch / most)]
-        lines.append([f"ResNet-{row['depth']}", *cells])
-    header = [
-        "slim model", "an epoch, core-hours", f"{PROMOTED} plans, one epoch, core-hours", "of the largest search above",
-    ]  # fmt: skip
-    return table(header, lines)
 
 
 # -- everything -------------------------------------------------------------------------------
@@ -379,7 +177,7 @@ def plot_depth(content: Row, path: Path) -> None:
     from matplotlib import colormaps
 
     families = [family for family in FAMILIES if family_of(content, family)]
-    with _figure(path, rows=len(families), columns=2, size=(11, 4.6 * len(families))) as grid:
+    with _figure(path, rows=len(families), columns=2, size=(13, 4 * len(families))) as grid:
         for line, family in zip(grid, families, strict=True):
             rows = family_of(content, family)
             layers = [row["layers"] for row in rows]
@@ -405,7 +203,7 @@ def plot_trials(content: Row, path: Path) -> None:
     if not rows:
         return
     colours = {9: "tab:green", 18: "tab:blue", 37: "tab:purple"}
-    with _figure(path, rows=1, columns=2, size=(11, 4.6)) as grid:
+    with _figure(path, rows=1, columns=2, size=(13, 4)) as grid:
         for row in rows:
             title = f"{row['method']}, {row['dimensions']} dimensions"
             style = {"color": colours.get(row["dimensions"]), "dashed": row["method"] == "stock"}
@@ -437,7 +235,10 @@ def _figure(path: Path, rows: int, columns: int, size: tuple[float, float]) -> I
         axes.grid(alpha=0.3)
     yield grid
     for axes in grid.flat:
-        axes.legend(fontsize="x-small", title="exponent ± standard error", title_fontsize="x-small")
+        axes.legend(
+            fontsize="x-small", title="exponent ± standard error", title_fontsize="x-small", frameon=False,
+            loc="upper left", bbox_to_anchor=(1.0, 1.0),
+        )  # fmt: skip
     with rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
 
