@@ -41,12 +41,12 @@ def parts(quick: bool) -> dict[str, list[Any]]:
         # What the page rests on most comes first: a run may be stopped, and goes on where it was.
         nets = [("cifar", 20), ("cifar", 56), ("imagenet", 50), ("cifar", 110), ("imagenet", 101), ("imagenet", 152)]
         nets += [("cifar", 152), ("cifar", 32)]
-        searches = [("ours", 18, 500), ("stock", 18, 200), ("ours", 37, 100), ("ours", 9, 500), ("stock", 9, 200)]
+        searches = [("ours", 18, 500), ("ours", 37, 100), ("stock", 18, 200), ("stock", 9, 200), ("ours", 9, 500)]
         pixels = [50, 152]
     found: dict[str, list[Any]] = {f"pixels {depth}": ["imagenet_part", depth, SEED] for depth in pixels[:1]}
     found |= {f"depth {family} {depth}": ["depth_part", family, depth, SEED] for family, depth in nets}
-    found |= {f"trials {method} {size}": [f"{method}_part", size, SEED, most] for method, size, most in searches}
     found |= {f"traffic {size}": ["traffic_part", size, SEED] for method, size, _ in searches if method == "ours"}
+    found |= {f"trials {method} {size}": [f"{method}_part", size, SEED, most] for method, size, most in searches}
     return found | {f"pixels {depth}": ["imagenet_part", depth, SEED] for depth in pixels[1:]}
 
 
