@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -33,3 +37,16 @@ def _seeded() -> None:
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None:
         tensorflow.random.set_seed(0)
+
+
+@pytest.fixture(scope="module")
+def load_benchmark() -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a program of benchmarks/ by its name; programs there import their neighbours by name."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+    known = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield importlib.import_module
+    for name in set(sys.modules) - known:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == folder:
+            del sys.modules[name]

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
 Programs = dict[str, ModuleType]
 
 
 @pytest.fixture(scope="module")
-def programs() -> Programs:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))  # programs there import their neighbours by name
-        names = ("scale_growth", "scale_plan", "scale")
-        yield {name: importlib.import_module(name) for name in names}
-        for name in (*names, "scale_report", "tables"):
-            sys.modules.pop(name, None)
+def programs(load_benchmark: Callable[[str], ModuleType]) -> Programs:
+    return {name: load_benchmark(name) for name in ("scale_growth", "scale_plan", "scale")}
 
 
 def test_exponent_without_noise(programs: Programs) -> None:
