@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 # Further arguments for the program that a target runs, e.g. `make demo ARGS="--dataset cifar10"`.
 ARGS ?=
 
-.PHONY: bench-engine bench-search help install demo docs test test-all fuzz lint format wheels clean
+.PHONY: bench-engine bench-search results results-full help install demo docs test test-all fuzz lint format wheels clean
 
 help:
 	@echo "make demo      from two small networks on real data to measured .tflite files"
@@ -17,6 +17,8 @@ help:
 	@echo "make fuzz      the property tests at length: 5,000 random graphs, 10,000 damaged files"
 	@echo "make bench-engine   speed and memory of the engine, beside Torch-Pruning"
 	@echo "make bench-search   ratio searches, beside Keras-Tuner and Optuna (hours; ARGS=--quick: digits)"
+	@echo "make results   tables and plots of the documentation, from what the benchmarks kept"
+	@echo "make results-full   the benchmarks first, all of them (days; goes on where it was stopped)"
 	@echo "make docs      builds the documentation into site/, every link inside it checked"
 	@echo "make lint      ruff (lint and format) and mypy over both packages"
 	@echo "make format    lets ruff rewrite the files"
@@ -78,6 +80,27 @@ $(VENV)/.bench: pyproject.toml requirements.lock | $(STAMP)
 
 bench-search: $(VENV)/.bench
 	$(BIN)/python benchmarks/search.py $(ARGS)
+
+results: $(STAMP)
+	$(BIN)/python benchmarks/results_page.py --all
+
+# In the order of what rests on what: baselines are trained by the first that needs them, and kept.
+results-full: $(VENV)/.bench .venv-peers/.installed
+	$(BIN)/python benchmarks/criteria.py
+	$(BIN)/python benchmarks/criteria.py --split test --criteria random latent_l1 reconstruction
+	$(BIN)/python benchmarks/search.py --fidelity 40
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/search.py --final
+	$(BIN)/python benchmarks/holistic.py
+	$(BIN)/python benchmarks/grid.py --precisions 2 binary float
+	$(BIN)/python benchmarks/grid.py --precisions 2 binary --network vgg_small --width 0.25
+	$(BIN)/python benchmarks/magnitude.py
+	$(BIN)/python benchmarks/published.py
+	$(BIN)/python benchmarks/engine.py --peer-python .venv-peers/bin/python
+	$(BIN)/python benchmarks/size.py
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/results_page.py --all
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

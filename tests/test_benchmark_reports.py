@@ -111,3 +111,9 @@ def test_reports_need_no_tensorflow(name: str) -> None:
     code = f"import sys, {name}; sys.exit('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "benchmarks", check=False, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def test_the_page_of_results_is_rendered_from_the_results() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "results_page.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
