@@ -63,6 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="of dense and pruned file in turn, for the latency")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path("runs/published"), help="folder of trained networks")
+    parser.add_argument("--again", action="store_true", help="measure rows anew that are kept (networks are not)")
     parser.add_argument("--report", action="store_true", help="print the tables of the rows that are there, and end")
     parser.add_argument("--output", type=Path, default=RESULTS / "published.json")
     given = parser.parse_args()
@@ -326,7 +327,7 @@ def _vgg16(rows: list[dict[str, Any]]) -> str:
             "not known.",
             table(head, body),
             *lines,
-            source(rows),
+            f"{source(rows)} {_loads(rows)}",
         ]
     )
 
@@ -359,7 +360,7 @@ def _resnet50(rows: list[dict[str, Any]]) -> str:
             table(head, body),
             "Filters kept in each block, in the order of its convolutions:",
             table(["block", "kept"], kept),
-            source(rows),
+            f"{source(rows)} {_loads(rows)}",
         ]
     )
 
@@ -367,6 +368,12 @@ def _resnet50(rows: list[dict[str, Any]]) -> str:
 def _below_target(row: dict[str, Any]) -> str:
     """How far the MACs are below the budget; less than 0 would be a budget that does not hold."""
     return f"{100 * (1 - row['macs'][1] / (row['budget_macs'] * row['macs'][0])):.4f}"
+
+
+def _loads(rows: list[dict[str, Any]]) -> str:
+    """How busy the machine was, for latencies are to be read with it."""
+    told = ", ".join(f"{row['load_average']:.1f}" for row in rows)
+    return f"Load average of the machine when latencies were measured: {told}."
 
 
 def _files(row: dict[str, Any]) -> list[str]:
@@ -392,6 +399,9 @@ def main() -> None:
 
     rows = Rows(given.output, KEY)
     for key, make in work(given):
+        known = rows.find(key)
+        if given.again and known is not None:
+            rows.rows.remove(known)
         rows.once(key, make)
     print(report(rows.rows, sizes))
 

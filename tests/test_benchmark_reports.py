@@ -82,7 +82,8 @@ def vgg_row(**own: Any) -> dict[str, Any]:
     return {
         "part": "vgg16", "what": "uniform", "dataset": "cifar10", "limit": None, "epochs": 1, "training": 1, "seed": 0,
         "budget_macs": 0.7, "macs": [1000, 679], "params": [200, 150], "kept": {"one": [8, 6], "two": [16, 12]},
-        "bytes": files, "latency": times, "dense": 0.9, "tuned": 0.885, "command": "a command", "versions": {}, **own,
+        "bytes": files, "latency": times, "dense": 0.9, "tuned": 0.885, "command": "a command", "versions": {},
+        "load_average": 0.5, **own,
     }  # fmt: skip
 
 
