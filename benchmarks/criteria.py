@@ -139,21 +139,20 @@ def scores_of(
     return run_criterion(graph, criterion, samples)
 
 
-def measured(
+def stages_of(
     given: argparse.Namespace, model: tf.keras.Model, plan: PruningPlan, splits: data.DataSplits, seed: int
-) -> Iterator[tuple[str, float]]:
-    """One plan at each stage: accuracy."""
-    judge = splits.validation if given.split == "validation" else splits.test
+) -> Iterator[tuple[str, tf.keras.Model]]:
+    """What a plan leaves, at each stage."""
     slim = tq.prune(model, plan)
-    yield "cut", accuracy(slim, judge)
+    yield "cut", slim
     order = np.random.default_rng(seed).permutation(len(splits.train))[:4096]
     tq.reestimate_batch_norms(slim, splits.train.x[order])
-    yield "batch_norms", accuracy(slim, judge)
+    yield "batch_norms", slim
     if not given.no_finetuning:
         # Within bfloat16, for time; batch norms are brought back to float32's levels after.
         train(given, slim, splits, 1, 0, seed, given.learning_rate / 10)
         tq.reestimate_batch_norms(slim, splits.train.x[order])
-        yield "finetuned", accuracy(slim, judge)
+        yield "finetuned", slim
 
 
 def main() -> None:
@@ -190,13 +189,15 @@ def main() -> None:
             seconds = time.monotonic() - began
             for scope, groups, ratio in wanted:
                 plan = plan_from_ratios(graph, dict.fromkeys(groups, ratio), scores, criterion=name)
-                for stage, value in measured(given, model, plan, splits, seed):
+                for stage, slim in stages_of(given, model, plan, splits, seed):
                     row = {
                         "precision": precision, "scope": scope, "ratio": ratio, "seed": seed, "criterion": name,
-                        "stage": stage, "accuracy": value, "scoring_seconds": round(seconds, 3),
+                        "stage": stage,
                     }  # fmt: skip
-                    if results.key(row) not in results.done:
-                        results.add(row)
+                    if results.key(row) in results.done:
+                        continue
+                    value = accuracy(slim, judge)
+                    results.add({**row, "accuracy": value, "scoring_seconds": round(seconds, 3)})
                     print(f"{precision} {scope} {ratio} seed {seed} {name} {stage}: {value:.4f}", flush=True)
     report(results.content, given.output, f"criteria{suffix}")
 
