@@ -27,7 +27,7 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from baselines import accuracy, add_arguments, baseline, batches, fill_in, folder_of, load_data
+from baselines import accuracy, add_arguments, baseline, fill_in, folder_of, load_data, train
 from nets import versions
 from search_report import report
 from searchers import SEARCHERS, Counts
@@ -273,15 +273,12 @@ def finished(setting: Setting, found: dict[str, Any], save: Any) -> None:
             continue
         known = next((own for own in results.values() if own["plan"] == key), None)
         if known is None:
-            tf.keras.utils.set_random_seed(0)  # the same order of images and the same dropout for all plans
             slim = tq.prune(setting.model, setting.fitter.plan(counts))
-            train = setting.splits.train
-            tq.reestimate_batch_norms(slim, train.x[:4096])
-            tq.finetune(
-                slim, batches(setting.given, train, 0), epochs=FINAL_EPOCHS,
-                learning_rate=setting.given.learning_rate / 10,
-            )  # fmt: skip
-            tq.reestimate_batch_norms(slim, train.x[:4096])
+            calibration = setting.splits.train.x[:4096]
+            tq.reestimate_batch_norms(slim, calibration)
+            # the same seed, hence the same order of images, for all plans
+            train(setting.given, slim, setting.splits, FINAL_EPOCHS, 1, 0, setting.given.learning_rate / 10)
+            tq.reestimate_batch_norms(slim, calibration)
             known = {
                 "plan": key,
                 "validation": accuracy(slim, setting.splits.validation),
