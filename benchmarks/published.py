@@ -28,6 +28,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--dataset", default="digits", help="for VGG-16; default digits, scaled to 32x32")
     parser.add_argument("--limit", type=int, help="images in each part of the data, at most; digits 400, else all")
-    parser.add_argument("--epochs", type=int, help="of VGG-16 before the cut; digits 10, else 60")
-    parser.add_argument("--training", type=int, help="epochs of VGG-16 after the cut; digits 2, else 20")
+    parser.add_argument("--epochs", type=int, help="of VGG-16 before the cut; digits 10, else 30")
+    parser.add_argument("--training", type=int, help="epochs of VGG-16 after the cut; digits 2, else 8")
     parser.add_argument("--judged", type=int, help="validation images of a trial of a layer; digits 128, else 1000")
     parser.add_argument("--batch-size", type=int, help="digits 32, else 128")
     parser.add_argument("--rounds", type=int, default=5, help="of dense and pruned file in turn, for the latency")
@@ -69,8 +70,8 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     small = given.dataset == "digits"
     given.limit = given.limit or (400 if small else None)
-    given.epochs = given.epochs or (10 if small else 60)
-    given.training = given.training or (2 if small else 20)
+    given.epochs = given.epochs or (10 if small else 30)
+    given.training = given.training or (2 if small else 8)
     given.judged = given.judged or (128 if small else 1000)
     given.batch_size = given.batch_size or (32 if small else 128)
     return given
@@ -116,9 +117,9 @@ class Vgg16:
 
         splits = load_data(given)
         self.given = given
-        self.train, self.validation, self.test = (
-            Split(coloured(part.x), part.y) for part in (splits.train, splits.validation, splits.test)
-        )
+        names = ("train", "validation", "test")
+        parts = {name: getattr(splits, name) for name in names}
+        self.splits = replace(splits, **{name: Split(coloured(part.x), part.y) for name, part in parts.items()})
         tf.keras.utils.set_random_seed(given.seed)
         self.model = vgg16(splits.num_classes)
         name = f"vgg16_{given.dataset}_{given.epochs}_{given.seed}"
@@ -126,18 +127,16 @@ class Vgg16:
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / "final.weights.h5"
         if not weights.exists():
-            again = tf.keras.callbacks.BackupAndRestore(str(folder / "backup"))
-            self.tune(self.model, given.epochs, RATE, [again])
+            self.tune(self.model, given.epochs, RATE, folder)
             self.model.save_weights(weights)
         self.model.load_weights(weights)
 
-    def tune(self, model: Any, epochs: int, rate: float, callbacks: Any = ()) -> None:
-        from baselines import batches
+    def tune(self, model: Any, epochs: int, rate: float, folder: Path | None = None) -> None:
+        """Trains a model in place: the last epochs in float32, all of them where they are short."""
+        from baselines import train
 
-        tq.finetune(
-            model, batches(self.given, self.train, self.given.seed), self.validation, epochs, learning_rate=rate,
-            callbacks=callbacks, verbose=2,
-        )  # fmt: skip
+        finish = epochs if self.given.dataset == "digits" else min(2, epochs)
+        train(self.given, model, self.splits, epochs, finish, self.given.seed, rate, folder, verbose=2)
 
     def cut(self, allocator: str) -> dict[str, Any]:
         """The slim model of one allocator, fine-tuned; its figures."""
@@ -147,18 +146,18 @@ class Vgg16:
         if allocator == "uniform":
             chosen: Any = tq.UniformAllocator(budget)
         else:
-            part = (self.validation.x[: self.given.judged], self.validation.y[: self.given.judged])
+            part = (self.splits.validation.x[: self.given.judged], self.splits.validation.y[: self.given.judged])
             chosen = tq.SensitivityAllocator(budget, validation=part)
-        plan = chosen.allocate(self.model, "auto", (self.train.x[:256], self.train.y[:256]))
+        plan = chosen.allocate(self.model, "auto", (self.splits.train.x[:256], self.splits.train.y[:256]))
         slim = tq.prune(self.model, plan)
         found: dict[str, Any] = {
-            "images": len(self.train), "judged": self.given.judged, "criterion": plan.criterion,
+            "images": len(self.splits.train), "judged": self.given.judged, "criterion": plan.criterion,
             "budget_macs": 1 - ACRA_SHARE,
-            "dense": accuracy(self.model, self.test), "cut": accuracy(slim, self.validation),
-            **compared(self.model, slim, self.test.x[:8], self.given.rounds),
+            "dense": accuracy(self.model, self.splits.test), "cut": accuracy(slim, self.splits.validation),
+            **compared(self.model, slim, self.splits.test.x[:8], self.given.rounds),
         }  # fmt: skip
         self.tune(slim, self.given.training, TUNING * RATE)
-        return {**found, "tuned": accuracy(slim, self.test)}
+        return {**found, "tuned": accuracy(slim, self.splits.test)}
 
 
 def vgg16(classes: int) -> Any:
@@ -298,14 +297,14 @@ def _vgg16(rows: list[dict[str, Any]]) -> str:
     head = ["VGG-16", "FLOPs or MACs cut, %", "below the target, %", "parameters left, %"]
     head += [text for name in FORMATS for text in (f"{name}, MB: dense", "pruned", "latency ratio")]
     head += ["test, %: dense", "pruned and tuned", "change, points"]
-    body = [["published (ACRA)", f"{100 * ACRA_SHARE:.2f}", *["-"] * (len(head) - 3), f"-{ACRA_LOSS}"]]
+    body = [["published (ACRA)", f"{100 * ACRA_SHARE:.2f}", *["-"] * (len(head) - 3), f"-{ACRA_LOSS} (cifar10)"]]
     for row in rows:
         loss = 100 * (row["tuned"] - row["dense"])
         body.append(
             [
                 f"ours, {row['what']}", f"{100 * (1 - row['macs'][1] / row['macs'][0]):.2f}", _below_target(row),
                 f"{100 * row['params'][1] / row['params'][0]:.1f}", *_files(row), f"{100 * row['dense']:.2f}",
-                f"{100 * row['tuned']:.2f}", f"{loss:+.2f}",
+                f"{100 * row['tuned']:.2f}", f"{loss:+.2f} ({row['dataset']})",
             ]
         )  # fmt: skip
     lines = [

@@ -93,7 +93,7 @@ def test_beside_published_figures_by_hand(load_benchmark: Load) -> None:
     text = load_benchmark("published").report([vgg_row()], sizes)
     row = cells(text, "ours, uniform")
     assert row[1:5] == ["32.10", "3.0000", "75.0", "2.00"]
-    assert row[-3:] == ["90.00", "88.50", "-1.50"]
+    assert row[-3:] == ["90.00", "88.50", "-1.50 (cifar10)"]
     assert "uniform 6 12, of 8 16" in text
     assert "no answer to the paper's" not in text  # it is the paper's data
     assert "no answer to the paper's" in load_benchmark("published").report([vgg_row(dataset="digits")], sizes)
