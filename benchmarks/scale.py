@@ -41,7 +41,7 @@ def parts(quick: bool) -> dict[str, list[Any]]:
         # What the page rests on most comes first: a run may be stopped, and goes on where it was.
         nets = [("cifar", 20), ("cifar", 56), ("imagenet", 50), ("cifar", 110), ("imagenet", 101), ("imagenet", 152)]
         nets += [("cifar", 152), ("cifar", 32)]
-        searches = [("ours", 18, 500), ("ours", 37, 100), ("stock", 18, 200), ("stock", 9, 200), ("ours", 9, 500)]
+        searches = [("ours", 37, 100), ("stock", 18, 200), ("ours", 18, 500), ("ours", 9, 500), ("stock", 9, 200)]
         pixels = [50, 152]
     found: dict[str, list[Any]] = {f"pixels {depth}": ["imagenet_part", depth, SEED] for depth in pixels[:1]}
     found |= {f"depth {family} {depth}": ["depth_part", family, depth, SEED] for family, depth in nets}
@@ -55,9 +55,12 @@ def run_part(name: str, function: str, given: list[Any]) -> dict[str, Any]:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "part.json"
-        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", **os.environ}
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+        if name.startswith("trials"):
+            # Some dozens of points make small matrices, where threads of OpenBLAS wait for each other.
+            environment["OPENBLAS_NUM_THREADS"] = "1"
         command = [sys.executable, str(HERE / "scale.py"), "--part", json.dumps([function, *given]), str(path)]
-        done = subprocess.run(command, env=environment, check=False)
+        done = subprocess.run(command, env=environment | dict(os.environ), check=False)
         if done.returncode:
             raise SystemExit(f"Expected {name!r} to run. Received: exit code {done.returncode}; see above.")
         row = json.loads(path.read_text(encoding="utf-8"))
@@ -84,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="parts whose names begin so: depth, trials, traffic")
+    parser.add_argument("--most", type=int, metavar="TRIALS", help="searches of so many trials at most")
     parser.add_argument("--again", action="store_true", help="measure what is kept already, too")
     parser.add_argument("--report", action="store_true", help="print tables and draw plots; measure nothing")
     parser.add_argument("--check", action="store_true", help="fail where docs/scale.md is not what the JSON says")
@@ -103,10 +107,13 @@ def main() -> None:
         command = " ".join(["python", "benchmarks/scale.py", *sys.argv[1:]])
         for name, (function, *arguments) in parts(given.quick).items():
             chosen = not given.only or any(name.startswith(word) for word in given.only)
-            if not chosen or (name in content["parts"] and not given.again):
+            if name.startswith("trials") and given.most:
+                arguments[-1] = min(arguments[-1], given.most)
+            known = content["parts"].get(name)
+            if not chosen or (known and known["asked"] == arguments and not given.again):
                 continue
             print(f"{name} ...", flush=True)
-            content["parts"][name] = {**run_part(name, function, arguments), "command": command}
+            content["parts"][name] = {**run_part(name, function, arguments), "asked": arguments, "command": command}
             write_text(path, json.dumps(content, indent=1) + "\n")
     if given.quick and not given.report:
         print(report(content))

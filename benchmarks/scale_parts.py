@@ -19,9 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Some dozens of points make small matrices, where threads wait for each other.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 import numpy as np
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported

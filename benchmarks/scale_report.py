@@ -89,14 +89,15 @@ def trials_table(content: Row) -> str:
         except ValueError:
             fitted = "-"
         last = row["points"][-1]
-        lines.append([title, *cells, fitted, digits(last["total_cpu"]) if row["method"] == "ours" else "-"])
+        whole = digits(last["total_cpu"]) if row["method"] == "ours" else "-"
+        lines.append([title, *cells, fitted, digits(max(last["cpu"])), whole])
         if row["method"] == "ours":
             disk = [point["disk_bytes"] for point in row["points"]]
             cells = [f"{points[look]['disk_bytes'] / 1024:,.0f}" if look in points else "-" for look in looks]
             most = max(point["peak_bytes"] for point in row["points"])
             further.append([title, *cells, told_law(list(points), disk), f"{most / MIB:.1f}"])
     after = [f"after {look}" for look in looks]
-    first = table(["suggestion, CPU seconds", *after, "exponent", "all of them, s"], lines)
+    first = table(["suggestion, CPU seconds", *after, "exponent", "dearest of the last, s", "all of them, s"], lines)
     second = table(["folder, KiB", *after, "exponent", "a suggestion's memory, MiB, at most"], further)
     return f"{first}\n\n{second}"
 
