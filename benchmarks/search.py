@@ -34,8 +34,6 @@ from searchers import SEARCHERS, Counts
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import data
-
-import tensorflow as tf  # isort: skip
 from tfqprune.allocation.curves import LADDER, SensitivityCurves, measure
 from tfqprune.allocation.identity import model_digest, scores_digest
 from tfqprune.evaluation import PlanEvaluator
