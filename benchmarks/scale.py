@@ -41,7 +41,7 @@ def parts(quick: bool) -> dict[str, list[Any]]:
         # What the page rests on most comes first: a run may be stopped, and goes on where it was.
         nets = [("cifar", 20), ("cifar", 56), ("imagenet", 50), ("cifar", 110), ("imagenet", 101), ("imagenet", 152)]
         nets += [("cifar", 152), ("cifar", 32)]
-        searches = [("ours", 37, 100), ("stock", 18, 200), ("ours", 18, 500), ("ours", 9, 500), ("stock", 9, 200)]
+        searches = [("ours", 37, 500), ("stock", 18, 200), ("ours", 18, 500), ("ours", 9, 500), ("stock", 9, 200)]
         pixels = [50, 152]
     found: dict[str, list[Any]] = {f"pixels {depth}": ["imagenet_part", depth, SEED] for depth in pixels[:1]}
     found |= {f"depth {family} {depth}": ["depth_part", family, depth, SEED] for family, depth in nets}

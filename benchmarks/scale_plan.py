@@ -122,7 +122,7 @@ def _moved(content: Row, row: Row, trials: int, seconds: float, validation: int)
         return ["-", kept, f"{images / 1e9:.1f}"]
     alive = statistics.median(traffic[0]["bytes"]["alive"]) * seconds / SIGN_OF_LIFE
     wire = trials * (bytes_per_trial(traffic[0]) + alive)
-    return [f"{wire / 1e6:.2g}", kept, f"{images / 1e9:.1f}"]
+    return [digits(wire / 1e6), kept, f"{images / 1e9:.1f}"]
 
 
 def tuning_table(content: Row) -> str:
