@@ -10,6 +10,7 @@ from typing import Any
 import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial
+from threadpoolctl import threadpool_limits
 
 from tfqprune.allocation.space import RatioSpace
 from tfqprune.allocation.surrogate import Surrogate, propose, tamed
@@ -106,6 +107,13 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         points = np.array([space.coordinates(ratios_of(trial)) for trial in done])
         sign = 1.0 if self.objective.direction == "max" else -1.0
         values = tamed(sign * np.array([trial.score for trial in done]))
+        # Matrices of some hundred points: threads would wait for each other, at several times the CPU time.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return np.concatenate([self._proposals(space, points, values, rng), random])
+
+    def _proposals(
+        self, space: RatioSpace, points: np.ndarray, values: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
         if self._surrogate is None or self._surrogate.dimensions != space.dimensions:
             self._surrogate = Surrogate(space.dimensions)
         process = self._surrogate.fit(points, values)
@@ -116,7 +124,7 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
             points = np.concatenate([points, running])
             values = np.concatenate([values, mean - deviation])
             process = self._surrogate.condition(points, values)
-        return np.concatenate([propose(process, points, values, space.project, rng), random])
+        return propose(process, points, values, space.project, rng)
 
     def in_order(self) -> list[Trial]:
         """All trials by their number (ids are as wide as ``max_trials`` was when they began)."""
