@@ -33,11 +33,13 @@ from tfqprune import data
 import tensorflow as tf  # isort: skip
 from tfqprune.criteria import FlipFrequencyCallback, criterion_names
 from tfqprune.criteria.flips import FlipFrequency
+from tfqprune.criteria.reconstruction import Reconstruction
 from tfqprune.files import write_json
 from tfqprune.plan import PruningPlan, plan_from_ratios
 from tfqprune.scoring import choose_criterion, run_criterion
 
 COMBINATION = {"reconstruction": 1.0, "fisher": 1.0}
+RESCALED = "reconstruction, rescaled 0.7"
 
 
 def arguments() -> argparse.Namespace:
@@ -132,6 +134,8 @@ def scores_of(
         criterion = choose_criterion(graph, "random", seed=seed)
     elif name == "flip_frequency":
         criterion = FlipFrequency(flips)
+    elif name == RESCALED:
+        criterion = Reconstruction(rescaled=0.7)
     elif name == "rank_combination":
         criterion = choose_criterion(graph, COMBINATION, samples)
     else:
@@ -162,7 +166,7 @@ def main() -> None:
         for precision in given.precisions:
             baseline(given, precision, splits)
         return
-    names = given.criteria or criterion_names()
+    names = given.criteria or [*criterion_names(), RESCALED]
     settings = {key: getattr(given, key) for key in ("dataset", "limit", "learning_rate", "batch_size")}
     suffix = "" if given.split == "validation" else "_test"
     results = Results(given.output / f"criteria{suffix}.json", {**settings, "split": given.split})

@@ -15,7 +15,8 @@ from tfqprune.criteria import contributions
 from tfqprune.criteria.contributions import covariance, read
 from tfqprune.criteria.filters import members
 from tfqprune.criteria.forward import Forward, consumers
-from tfqprune.criteria.reconstruction import inverse, removal_order
+from tfqprune.criteria.reconstruction import Reconstruction, inverse, removal_order
+from tfqprune.errors import CriterionError
 from tfqprune.samples import Samples
 from tfqprune.scoring import score
 from tfqprune.testing.criteria import NETWORKS, network, samples_for
@@ -100,6 +101,13 @@ def test_covariance_is_that_of_the_layer(name: str, path: str, monkeypatch: pyte
     z -= z.mean(axis=1, keepdims=True)
     expected = np.einsum("ino,jno->ij", z, z) / z.shape[1]
     np.testing.assert_allclose(received, expected / expected.sum(), rtol=2e-4, atol=1e-6)
+    # what of each contribution is proportional to the output y: cov(z, y) y / var(y)
+    y = z.sum(axis=0)
+    along = np.einsum("ino,no->io", z, y) / z.shape[1]
+    proportional = np.einsum("io,jo->ij", along, along / np.square(y).mean(axis=0))
+    rest = (expected - 0.7 * proportional) / expected.sum()
+    np.testing.assert_allclose(covariance(*found, group, even, 0.7), rest, rtol=2e-3, atol=1e-5)
+    assert covariance(*found, group, even, 1.0).sum() == pytest.approx(0, abs=1e-5)  # all of y is proportional to y
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -173,6 +181,29 @@ def test_joint_order_by_hand() -> None:
     x = np.stack([h0, h1, h0, np.full(4, 1.0)], axis=1)
     # order 3, 0, 2, 1
     np.testing.assert_array_equal(score(model, "reconstruction", x)["hidden"], [1, 3, 2, 0])
+
+
+# Three units that do not vary together, of variances 1, 1.2 and 9, sum 11.2. What remains of each beside the share that
+# follows the output, v - r v^2 / 11.2, and of two together, - r v w / 11.2:
+# r = 0: 1 and 1.2 go, then 9.
+# r = 1: 0.911, 1.071, 1.768: unit 0 goes; then 1.071 - 2 * 0.107 = 0.857 and 1.768 - 2 * 0.804 = 0.161: unit 2, for a
+#        batch norm makes up for a scale, however small what is left of the signal.
+# r = 0.7: 0.938, 1.110, 3.938: unit 0 goes; then 1.110 - 2 * 0.075 = 0.960 and 3.938 - 2 * 0.5625 = 2.813: unit 1.
+@pytest.mark.parametrize(("rescaled", "expected"), [(0.0, [0, 1, 2]), (1.0, [0, 2, 1]), (0.7, [0, 1, 2])])
+def test_order_where_batch_norms_rescale(rescaled: float, expected: list[int]) -> None:
+    inputs = K.Input((3,))
+    hidden, last = (K.Dense(n, use_bias=False, name=name) for n, name in ((3, "hidden"), (1, "last")))
+    model = tf.keras.Model(inputs, last(hidden(inputs)))
+    hidden.set_weights([np.eye(3)])
+    last.set_weights([np.sqrt([[1.0], [1.2], [9.0]])])
+    x = np.array([[a, b, c] for a in (-1.0, 1) for b in (-1.0, 1) for c in (-1.0, 1)])
+    scores = score(model, Reconstruction(rescaled=rescaled), x)["hidden"]
+    np.testing.assert_array_equal(scores, expected)
+
+
+def test_shares_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(CriterionError, match=r"a share from 0 to 1\. Received: 1\.5"):
+        Reconstruction(rescaled=1.5)
 
 
 # Two readers of the same units. Reader a has outputs of variance 1 + 9 = 10, shares 0.1 and 0.9; reader b works on

@@ -154,7 +154,11 @@ def _responses(consumer: Consumer, prepared: tf.Tensor, positions: int, rng: np.
 
 
 def covariance(
-    consumer: Consumer, reading: Reading, group: ChannelGroup, weigh: Callable[[np.ndarray], np.ndarray]
+    consumer: Consumer,
+    reading: Reading,
+    group: ChannelGroup,
+    weigh: Callable[[np.ndarray], np.ndarray],
+    rescaled: float = 0.0,
 ) -> np.ndarray:
     """How the contributions of a group's units to one consumer's outputs vary together.
 
@@ -163,6 +167,8 @@ def covariance(
         reading: what it read.
         group: the group.
         weigh: from the variance of each output ``[outputs]`` to the weight of its contributions ``[outputs]``.
+        rescaled: share, from 0 to 1, of what is proportional to the whole output that is left out: a batch norm that is
+            re-estimated scales it back.
 
     Returns:
         Float64 array ``[units, units]``: the covariance of contributions over positions and samples, weighted
@@ -173,7 +179,7 @@ def covariance(
     whole = 0.0
     if reading.kernel is None:
         responses = np.concatenate(reading.responses)
-        return _of_responses(responses, number == group.index, slot, group.size, weigh)
+        return _of_responses(responses, number == group.index, slot, group.size, weigh, rescaled)
     patches = np.concatenate(reading.patches)  # [rows, blocks, channels, taps]
     blocks, channels = patches.shape[1:3]
     for block in range(blocks):
@@ -188,22 +194,49 @@ def covariance(
         if len(chosen):
             scaled = kernel[chosen] * np.sqrt(weights).astype(np.float32)
             result += _gram(values[:, chosen], scaled, slot[mine][chosen], group.size) / len(values)
+            if rescaled:
+                along = np.tensordot(values[:, chosen], output, axes=(0, 0))  # [channels, taps, outputs]
+                by_channel = (along * kernel[chosen]).sum(axis=1, dtype=np.float64) / len(values)
+                result -= rescaled * _proportional(
+                    _owners(slot[mine][chosen], group.size) @ by_channel, variance, weights
+                )
     return result / whole if whole > 0 else result
 
 
 def _of_responses(
-    responses: np.ndarray, mine: np.ndarray, slot: np.ndarray, size: int, weigh: Callable[[np.ndarray], np.ndarray]
+    responses: np.ndarray,
+    mine: np.ndarray,
+    slot: np.ndarray,
+    size: int,
+    weigh: Callable[[np.ndarray], np.ndarray],
+    rescaled: float,
 ) -> np.ndarray:
     responses = responses - responses.mean(axis=0)
-    variance = np.square(responses.sum(axis=1), dtype=np.float64).mean(axis=0)
+    output = responses.sum(axis=1)
+    variance = np.square(output, dtype=np.float64).mean(axis=0)
     weights = weigh(variance)
     chosen = np.flatnonzero(mine)
     table = _owners(slot[chosen], size)
-    by_unit = np.stack([table @ row for row in responses[:, chosen]]) * np.sqrt(weights).astype(np.float32)
-    flat = by_unit.transpose(1, 0, 2).reshape(size, -1)
+    by_unit = np.stack([table @ row for row in responses[:, chosen]])  # [rows, units, outputs]
+    flat = (by_unit * np.sqrt(weights).astype(np.float32)).transpose(1, 0, 2).reshape(size, -1)
     whole = float((variance * weights).sum())
     product = (flat @ flat.T).astype(np.float64) / len(responses)
+    if rescaled:
+        along = (by_unit * output[:, None]).mean(axis=0, dtype=np.float64)
+        product -= rescaled * _proportional(along, variance, weights)
     return product / whole if whole > 0 else product
+
+
+def _proportional(along: np.ndarray, variance: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The part of the covariance ``[units, units]`` that is proportional to the outputs.
+
+    Args:
+        along: covariance of each unit's contribution with the whole output, ``[units, outputs]``.
+        variance: of the outputs.
+        weights: of the outputs.
+    """
+    scaled = along * np.sqrt(weights * np.where(variance > 0, 1 / np.where(variance > 0, variance, 1), 0))
+    return scaled @ scaled.T
 
 
 def _owners(slot: np.ndarray, size: int) -> csr_matrix:

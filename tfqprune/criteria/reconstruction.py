@@ -10,6 +10,7 @@ import numpy as np
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, ranks, register_criterion
 from tfqprune.criteria.contributions import covariance, read
+from tfqprune.errors import CriterionError
 from tfqprune.samples import Samples
 
 
@@ -27,14 +28,21 @@ class Reconstruction(Criterion):
     Args:
         positions: output positions looked at in each sample and layer.
         batch_size: samples in one run of the model.
+        rescaled: share, from 0 to 1, of what is proportional to the whole output that is left out, too: re-estimated
+            batch norms scale it back, but what is disturbed with it.
+
+    Raises:
+        CriterionError: a number that makes no sense.
     """
 
     needs_data = True
     greedy: ClassVar[bool] = True
     source: ClassVar[str] = "ours; in the family of ThiNet, arXiv 1707.06342"
 
-    def __init__(self, positions: int = 16, batch_size: int = 32) -> None:
-        self.positions, self.batch_size = int(positions), int(batch_size)
+    def __init__(self, positions: int = 16, batch_size: int = 32, rescaled: float = 0.0) -> None:
+        if not 0 <= rescaled <= 1:
+            raise CriterionError(f"Expected rescaled to be a share from 0 to 1. Received: {rescaled!r}.")
+        self.positions, self.batch_size, self.rescaled = int(positions), int(batch_size), float(rescaled)
 
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:
         assert samples is not None
@@ -52,7 +60,7 @@ class Reconstruction(Criterion):
             numbers = set(consumer.units[0].tolist())
             for group in groups:
                 if group.index in numbers:
-                    totals[group.name] += covariance(consumer, reading, group, inverse)
+                    totals[group.name] += covariance(consumer, reading, group, inverse, self.rescaled)
                     seen[group.name] += 1
             reading.patches.clear()  # large; no other consumer needs them
             reading.responses.clear()
