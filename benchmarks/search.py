@@ -265,7 +265,8 @@ def finished(setting: Setting, found: dict[str, Any], save: Any) -> None:
     candidates = {(name, 0): found[name]["plan"] for name in ("uniform", "sensitivity")}
     for method, runs in found["searches"].items():
         candidates |= {(method, run["seed"]): run["best"] for run in runs}
-    for (method, seed), counts in candidates.items():
+    # All methods of a seed before the next seed: a run that is stopped can be read.
+    for (method, seed), counts in sorted(candidates.items(), key=lambda entry: entry[0][1]):
         key = " ".join(str(counts[name]) for name in setting.fitter.names)
         if f"{method} {seed}" in results:
             continue
