@@ -36,7 +36,10 @@ def _name(setting: tuple[str, str, float]) -> str:
 
 
 def _cell(found: list[float]) -> str:
-    return f"{np.mean(found):.1f} ± {np.std(found, ddof=len(found) > 1):.1f}" if found else "-"
+    """Mean and, of several seeds, standard deviation."""
+    if len(found) < 2:
+        return f"{found[0]:.1f}" if found else "-"
+    return f"{np.mean(found):.1f} ± {np.std(found, ddof=1):.1f}"
 
 
 def lead_table(content: dict[str, Any]) -> str:
@@ -60,8 +63,10 @@ def lead_table(content: dict[str, Any]) -> str:
 
 def tables(content: dict[str, Any]) -> str:
     """All tables of a run, with their source."""
-    parts = ["What the default (`reconstruction`) is worth:", lead_table(content)]
-    for setting, stages in values_of(content).items():
+    values = values_of(content)
+    compared = any({"random", "reconstruction"} <= set(stages["batch_norms"]) for stages in values.values())
+    parts = ["What the default (`reconstruction`) is worth:", lead_table(content)] if compared else []
+    for setting, stages in values.items():
         base = content["baselines"][setting[0]]
         order = sorted(stages["batch_norms"], key=lambda name: -np.mean(stages["batch_norms"][name]))
         rows = [

@@ -34,6 +34,7 @@ OTHERS = (
     ["search_report.py", str(RESULTS / "search_quick.json")],
     ["search_report.py", str(RESULTS / "search.json")],
     ["criteria_report.py", str(ROOT / "docs" / "criteria.json")],
+    ["criteria_report.py", str(ROOT / "docs" / "criteria_quick.json")],
     ["criteria_report.py", str(ROOT / "docs" / "criteria_test.json")],
 )
 

@@ -44,7 +44,7 @@ class TestAuto:
         [
             ("float", "float", "latent_l1"),
             ("binary_residual", "binary", "latent_l1"),
-            ("dorefa_residual", "k-bit", "batchnorm_scale"),
+            ("dorefa_residual", "k-bit", "deployed_l2"),
         ],
     )
     def test_chooses_by_precision_and_data(self, name: str, kind: str, without: str) -> None:

@@ -16,7 +16,7 @@ AUTO: dict[tuple[Kind, bool], str] = {
     ("k-bit", True): "reconstruction",
     ("float", True): "reconstruction",
     ("binary", False): "latent_l1",
-    ("k-bit", False): "batchnorm_scale",
+    ("k-bit", False): "deployed_l2",
     ("float", False): "latent_l1",
 }
 
