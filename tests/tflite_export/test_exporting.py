@@ -70,7 +70,7 @@ def test_a_file_below_the_promise_is_not_left_behind(
     wrong = read_model(broken)
     monkeypatch.setattr("tflite_export.formats.packed.insert_decoder", lambda *arguments: None)
     monkeypatch.setattr("tflite_export.formats.packed.to_litert", lambda model: wrong)
-    monkeypatch.setattr("tflite_export.formats.packed.missing_layers", lambda *arguments: [])
+    monkeypatch.setattr("tflite_export.codes.missing_layers", lambda *arguments: [])
     target = tmp_path / "out" / "model.tflite"
     target.parent.mkdir()
     with pytest.raises(ExportError, match=r"at least 98.0% of first classes.*No file was written"):
