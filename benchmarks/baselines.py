@@ -152,7 +152,9 @@ def train(
     first = epochs - finish
     steps = len(batches(given, splits.train, 0))
     schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)
-    held_out = tf.data.Dataset.from_tensor_slices((splits.validation.x, splits.validation.y)).batch(500)
+    held_out = None  # looked at where someone reads along
+    if verbose:
+        held_out = tf.data.Dataset.from_tensor_slices((splits.validation.x, splits.validation.y)).batch(500)
     tf.keras.utils.set_random_seed(seed)
     if first:
         coarse = coarse_copy(model)
@@ -160,7 +162,7 @@ def train(
         coarse.fit(
             batches(given, splits.train, seed + 1),
             epochs=first,
-            validation_data=held_out if verbose else None,
+            validation_data=held_out,
             callbacks=[] if folder is None else [tf.keras.callbacks.BackupAndRestore(str(folder / "backup"))],
             verbose=verbose,
         )
@@ -168,7 +170,7 @@ def train(
     if finish:
         rate = float(schedule(steps * first))
         tq.finetune(
-            model, batches(given, splits.train, seed + 2), held_out if verbose else None, finish, learning_rate=rate,
+            model, batches(given, splits.train, seed + 2), held_out, finish, learning_rate=rate,
             callbacks=list(callbacks), verbose=verbose,
         )  # fmt: skip
 

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import contributions
-from tfqprune.criteria.contributions import covariance, read
+from tfqprune.criteria.contributions import covariance, inverse, read
 from tfqprune.criteria.filters import members
 from tfqprune.criteria.forward import Forward, consumers
-from tfqprune.criteria.reconstruction import Reconstruction, inverse, removal_order
+from tfqprune.criteria.reconstruction import Reconstruction, removal_order
 from tfqprune.errors import CriterionError
 from tfqprune.samples import Samples
 from tfqprune.scoring import score

@@ -62,7 +62,7 @@ BudgetEntries = Annotated[
 Criterion = Annotated[
     str,
     names.choice(names.CRITERIA, metavar="NAME", help="What ranks the units.", rich_help_panel=_PRUNING),
-]  # fmt: skip
+]
 Align = Annotated[
     int, typer.Option(min=1, help="Keep a multiple of so many channels in each layer.", rich_help_panel=_PRUNING)
 ]
@@ -74,17 +74,17 @@ Trials = Annotated[int, typer.Option(min=1, help="Trials of the Bayesian search.
 ExportFormat = Annotated[
     str,
     names.choice(names.FORMATS, "--format", "-f", metavar="NAME", help="Of the .tflite file."),
-]  # fmt: skip
+]
 Optimize = Annotated[
     str,
     names.choice(names.PURPOSES, help='What the format "auto" goes by.'),
-]  # fmt: skip
+]
 LearningRate = Annotated[float, typer.Option(help="Of the first step.", rich_help_panel=_TRAINING)]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch of training.", rich_help_panel=_TRAINING)]
 Runtime = Annotated[
     str | None,
     names.choice(names.RUNTIMES, help="By default the one that the file needs."),
-]  # fmt: skip
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the runtime.")]
 Xnnpack = Annotated[
     bool | None,

@@ -235,8 +235,14 @@ def _proportional(along: np.ndarray, variance: np.ndarray, weights: np.ndarray) 
         variance: of the outputs.
         weights: of the outputs.
     """
-    scaled = along * np.sqrt(weights * np.where(variance > 0, 1 / np.where(variance > 0, variance, 1), 0))
+    scaled = along * np.sqrt(weights * inverse(variance))
     return scaled @ scaled.T
+
+
+def inverse(variance: np.ndarray) -> np.ndarray:
+    """One over the variance, 0 where nothing varies (to rounding)."""
+    smallest = 1e-12 * max(float(variance.max(initial=0.0)), 1e-30)
+    return np.where(variance > smallest, 1.0 / np.maximum(variance, smallest), 0.0)
 
 
 def _owners(slot: np.ndarray, size: int) -> csr_matrix:

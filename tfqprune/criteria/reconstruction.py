@@ -9,7 +9,7 @@ import numpy as np
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, ranks, register_criterion
-from tfqprune.criteria.contributions import covariance, read
+from tfqprune.criteria.contributions import covariance, inverse, read
 from tfqprune.errors import CriterionError
 from tfqprune.samples import Samples
 
@@ -65,12 +65,6 @@ class Reconstruction(Criterion):
             reading.patches.clear()  # large; no other consumer needs them
             reading.responses.clear()
         return {name: ranks(removal_order(total)) if seen[name] else None for name, total in totals.items()}
-
-
-def inverse(variance: np.ndarray) -> np.ndarray:
-    """One over the variance, 0 where nothing varies (to rounding)."""
-    smallest = 1e-12 * max(float(variance.max(initial=0.0)), 1e-30)
-    return np.where(variance > smallest, 1.0 / np.maximum(variance, smallest), 0.0)
 
 
 def removal_order(covariances: np.ndarray) -> np.ndarray:
