@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pictures import save
 from tables import render, table
 
 STAGES = {"cut": "cut", "batch_norms": "batch norms re-estimated", "finetuned": "fine-tuned, 1 epoch"}
@@ -100,7 +101,7 @@ def plot(content: dict[str, Any], path: Path) -> None:
         axes.axvline(100 * content["baselines"][setting[0]]["accuracy"], color="black", lw=0.8, ls=":")
         axes.set_title(_name(setting).replace(", ", "\n", 1), fontsize="medium")
         axes.set_xlabel("accuracy, batch norms re-estimated, %")
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def report(content: dict[str, Any], folder: Path, stem: str) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pictures import save
 from scale_growth import (
     FIRST_FITTED,
     MIB,
@@ -225,7 +226,6 @@ def plot_trials(content: Row, path: Path) -> None:
 @contextmanager
 def _figure(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[Any]:
     """A grid of logarithmic axes, written on leaving; the same input gives the same bytes."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
@@ -240,8 +240,7 @@ def _figure(path: Path, rows: int, columns: int, size: tuple[float, float]) -> I
             fontsize="x-small", title="exponent ± standard error", title_fontsize="x-small", frameon=False,
             loc="upper left", bbox_to_anchor=(1.0, 1.0),
         )  # fmt: skip
-    with rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
-        figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def _line(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pictures import save
 from tables import render, table
 
 HERE = Path(__file__).parent
@@ -146,7 +147,7 @@ def plot(content: dict[str, Any], path: Path) -> None:
         axes.grid(alpha=0.3)
     grid[0].set_ylabel("best accuracy so far, %")
     grid[-1].legend(loc="lower right", fontsize="small")
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def report(content: dict[str, Any], docs: Path, stem: str) -> None:
