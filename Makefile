@@ -88,6 +88,8 @@ results: $(STAMP)
 results-full: $(VENV)/.bench .venv-peers/.installed
 	$(BIN)/python benchmarks/criteria.py
 	$(BIN)/python benchmarks/criteria.py --split test --criteria random latent_l1 reconstruction
+	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/trial_cost.py
 	$(BIN)/python benchmarks/search.py --fidelity 40
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/search.py --final

@@ -6,8 +6,10 @@
 
 For each network, scope (the groups inside a block; all groups), ratio, seed and criterion: accuracy right after the
 cut, after the batch norms were re-estimated, and after one epoch of fine-tuning. A seed chooses the samples that are
-scored, the random scores, and the order of fine-tuning; the baseline is the same. Every number is written as soon as it
-is known: the same command goes on where it was stopped. Baselines are kept in ``--cache``.
+scored, the random scores, and the order of fine-tuning; the baseline is the same. The first two accuracies are taken on
+the evaluation twin, which computes what the slim model does at a fraction of the time (``trial_cost.py``); what is
+fine-tuned is the slim model. Every number is written as soon as it is known: the same command goes on where it was
+stopped. Baselines are kept in ``--cache``.
 """
 
 from __future__ import annotations
@@ -23,20 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import accuracy, add_arguments, baseline, fill_in, load_data, train
+from baselines import add_arguments, baseline, fill_in, load_data
 from criteria_report import STAGES, report
 from nets import versions
+from training import CALIBRATION, accuracy, cut_and_trained
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import data
-
-import tensorflow as tf  # isort: skip
 from tfqprune.criteria import FlipFrequencyCallback, criterion_names
 from tfqprune.criteria.flips import FlipFrequency
 from tfqprune.criteria.reconstruction import Reconstruction
 from tfqprune.files import write_json
 from tfqprune.plan import PruningPlan, plan_from_ratios
 from tfqprune.scoring import choose_criterion, run_criterion
+from tfqprune.twin import EvaluationTwin
 
 COMBINATION = {"reconstruction": 1.0, "fisher": 1.0}
 RESCALED = "reconstruction, rescaled 0.7"
@@ -143,20 +145,21 @@ def scores_of(
     return run_criterion(graph, criterion, samples)
 
 
-def stages_of(
-    given: argparse.Namespace, model: tf.keras.Model, plan: PruningPlan, splits: data.DataSplits, seed: int
-) -> Iterator[tuple[str, tf.keras.Model]]:
-    """What a plan leaves, at each stage."""
-    slim = tq.prune(model, plan)
-    yield "cut", slim
-    order = np.random.default_rng(seed).permutation(len(splits.train))[:4096]
-    tq.reestimate_batch_norms(slim, splits.train.x[order])
-    yield "batch_norms", slim
+def judged(
+    given: argparse.Namespace, twin: EvaluationTwin, plan: PruningPlan, splits: data.DataSplits, seed: int
+) -> Iterator[tuple[str, float]]:
+    """Accuracies of what a plan leaves, stage by stage."""
+    judge = splits.validation if given.split == "validation" else splits.test
+    order = np.random.default_rng(seed).permutation(len(splits.train))[:CALIBRATION]
+    calibration = splits.train.x[order]
+    twin.set_plan(plan.removed)
+    yield "cut", accuracy(twin, judge)
+    twin.re_estimate(calibration[start : start + 128] for start in range(0, len(calibration), 128))
+    yield "batch_norms", accuracy(twin, judge)
     if not given.no_finetuning:
         # Within bfloat16, for time; batch norms are brought back to float32's levels after.
-        train(given, slim, splits, 1, 0, seed, given.learning_rate / 10)
-        tq.reestimate_batch_norms(slim, splits.train.x[order])
-        yield "finetuned", slim
+        slim = cut_and_trained(given, twin.graph.model, plan, splits, 1, 0, seed, calibration)
+        yield "finetuned", accuracy(slim, judge)
 
 
 def main() -> None:
@@ -177,6 +180,7 @@ def main() -> None:
         results.begin(precision, base)
         print(f"{precision}: baseline {base['accuracy']:.4f} on {given.split}", flush=True)
         graph = tq.ChannelGraph(model)
+        twin = EvaluationTwin(graph)
         for seed, name in itertools.product(range(given.seeds), names):
             wanted = [
                 (scope, groups, ratio)
@@ -193,14 +197,13 @@ def main() -> None:
             seconds = time.monotonic() - began
             for scope, groups, ratio in wanted:
                 plan = plan_from_ratios(graph, dict.fromkeys(groups, ratio), scores, criterion=name)
-                for stage, slim in stages_of(given, model, plan, splits, seed):
+                for stage, value in judged(given, twin, plan, splits, seed):
                     row = {
                         "precision": precision, "scope": scope, "ratio": ratio, "seed": seed, "criterion": name,
                         "stage": stage,
                     }  # fmt: skip
                     if results.key(row) in results.done:
                         continue
-                    value = accuracy(slim, judge)
                     results.add({**row, "accuracy": value, "scoring_seconds": round(seconds, 3)})
                     print(f"{precision} {scope} {ratio} seed {seed} {name} {stage}: {value:.4f}", flush=True)
     report(results.content, given.output, f"criteria{suffix}")

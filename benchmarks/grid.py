@@ -32,7 +32,6 @@ METHODS = ("thin", "random", "latent L1", "uniform", "sensitivity", "bayesian", 
 BUDGETS = (0.5, 0.74, 0.3)
 HALF = 0.5
 KEY = ("dataset", "limit", "network", "width", "precision", "method", "budget", "seed", "baseline_epochs", "training")
-CALIBRATION = 4096  # training images for batch norms after a cut
 SCORED = 256  # training images that criteria look at
 COSTS = ("params", "macs", "bops", "memory")
 
@@ -96,25 +95,21 @@ class Bench:
 
     def slim(self, method: str, share: float, seed: int) -> Any:
         """What a method leaves, trained."""
-        from baselines import train
+        import tensorflow as tf
+        from training import cut_and_trained, train
 
         import tfqprune as tq
 
         given, splits = self.given, self.splits
-        rate = given.learning_rate / 10
         if method == "holistic":
-            return self.holistic(share, seed, rate)
-        model = tq.prune(self.model, self.plan(method, share, seed))
-        if method == "thin":
-            import tensorflow as tf
-
-            tf.keras.utils.set_random_seed(seed)
-            model = tf.keras.models.clone_model(model)
-            epochs, folder = given.epochs + given.training, self.folder / f"thin_{share:g}_{seed}"
-            train(given, model, splits, epochs, given.finish, seed, given.learning_rate, folder, verbose=2)
-            return model
-        tq.reestimate_batch_norms(model, splits.train.x[:CALIBRATION])
-        train(given, model, splits, given.training, 1, seed, rate)
+            return self.holistic(share, seed)
+        plan = self.plan(method, share, seed)
+        if method != "thin":
+            return cut_and_trained(given, self.model, plan, splits, given.training, 1, seed)
+        tf.keras.utils.set_random_seed(seed)
+        model = tf.keras.models.clone_model(tq.prune(self.model, plan))
+        epochs, folder = given.epochs + given.training, self.folder / f"thin_{share:g}_{seed}"
+        train(given, model, splits, epochs, given.finish, seed, given.learning_rate, folder, verbose=2)
         return model
 
     def plan(self, method: str, share: float, seed: int) -> Any:
@@ -146,9 +141,9 @@ class Bench:
         tuner.search(splits.train, validation_data=splits.validation, verbose=0)
         return tuner.get_best_plans(1)[0]
 
-    def holistic(self, share: float, seed: int, rate: float) -> Any:
+    def holistic(self, share: float, seed: int) -> Any:
         """Ratios learned while training."""
-        from baselines import batches
+        from training import SLOWER, batches
 
         import tfqprune as tq
 
@@ -158,7 +153,7 @@ class Bench:
         tf.keras.utils.set_random_seed(seed)
         sample = (splits.train.x[:SCORED], splits.train.y[:SCORED])
         data = batches(self.given, splits.train, seed)
-        schedule = tf.keras.optimizers.schedules.CosineDecay(rate, len(data) * epochs)
+        schedule = tf.keras.optimizers.schedules.CosineDecay(SLOWER * self.given.learning_rate, len(data) * epochs)
         hfp = tq.HolisticPruning(self.model, tq.Budget(memory=share), "auto", sample)
         hfp.compile(tf.keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
         hfp.fit(data, epochs=epochs, verbose=0)
@@ -166,7 +161,7 @@ class Bench:
 
     def figures(self, model: Any) -> dict[str, Any]:
         """All that is measured of a model."""
-        from baselines import accuracy
+        from training import accuracy
 
         import tfqprune as tq
 

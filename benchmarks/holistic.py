@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import accuracy, add_arguments, baseline, batches, fill_in, load_data, network
+from baselines import add_arguments, baseline, fill_in, load_data, network
 from rows import Rows
+from training import SLOWER, accuracy, batches, cut_and_trained
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune.data import DataSplits
@@ -43,7 +44,6 @@ METHODS = ("holistic", "uniform", "bayesian")
 BUDGETS = (0.7, 0.5, 0.4)
 HALF = 0.5
 KEY = ("dataset", "limit", "part", "precision", "what", "budget", "seed")  # of a row
-RATE = 0.1  # of the baseline's learning rate: where training after the baseline starts
 
 
 class DualAscent(tq.HolisticPruning):
@@ -121,7 +121,7 @@ class Bench:
 
     def rate(self, epochs: int) -> tf.keras.optimizers.schedules.LearningRateSchedule:
         steps = len(self.data(0)) * epochs
-        return tf.keras.optimizers.schedules.CosineDecay(RATE * self.given.learning_rate, steps)
+        return tf.keras.optimizers.schedules.CosineDecay(SLOWER * self.given.learning_rate, steps)
 
     def holistic(
         self, share: float, seed: int, epochs: int, kind: type[tq.HolisticPruning] = tq.HolisticPruning, **options: Any
@@ -149,11 +149,8 @@ class Bench:
 
     def tuned(self, plan: tq.PruningPlan, share: float, seed: int) -> dict[str, Any]:
         """Cuts by a plan and fine-tunes; the same figures."""
-        tf.keras.utils.set_random_seed(seed)
-        slim = tq.prune(self.model, plan)
-        tq.reestimate_batch_norms(slim, self.splits.train.x[:4096])
         epochs = self.given.training
-        tq.finetune(slim, self.data(seed), epochs=epochs, learning_rate=RATE * self.given.learning_rate)
+        slim = cut_and_trained(self.given, self.model, plan, self.splits, epochs, epochs, seed)
         return self.judged(slim, share)
 
     def method(self, name: str, share: float, seed: int) -> dict[str, Any]:

@@ -41,7 +41,6 @@ KEY = ("dataset", "limit", "network", "width", "epochs", "training", "precision"
 SHARED = KEY[:6]  # of all rows that are compared with each other
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
 BUDGETS = (0.74, 0.5, 0.3)
-RATE = 0.1  # of the baseline's learning rate: where training after the baseline starts
 RAMP = 0.5  # share of the steps after which TFMOT's sparsity is final
 PEER = "TFMOT"
 FORMATS = {"float": ("float32", "float16", "int8"), "2": ("packed",)}
@@ -79,10 +78,12 @@ class Bench:
 
     def filters(self, memory: float, seed: int) -> dict[str, Any]:
         """Filters cut by equal ratios, and fine-tuned."""
+        from training import CALIBRATION
+
         train = self.splits.train
         plan = tq.UniformAllocator(tq.Budget(memory=memory)).allocate(self.model, "auto", train)
         slim = tq.prune(self.model, plan)
-        tq.reestimate_batch_norms(slim, train.x[:4096])
+        tq.reestimate_batch_norms(slim, train.x[:CALIBRATION])
         self.tune(slim, seed)
         return self.judged(slim, False, True)
 
@@ -90,7 +91,7 @@ class Bench:
         """Single weights set to zero by TFMOT while the network is fine-tuned."""
         import tensorflow as tf
         import tensorflow_model_optimization as tfmot
-        from baselines import batches
+        from training import batches
 
         steps = len(batches(self.given, self.splits.train, seed)) * self.given.training
         end = max(int(RAMP * steps), 1)
@@ -109,12 +110,12 @@ class Bench:
     def tune(self, model: Any, seed: int, callbacks: list[Any] | None = None) -> None:
         """The same training for all."""
         import tensorflow as tf
-        from baselines import batches
+        from training import SLOWER, batches
 
         tf.keras.utils.set_random_seed(seed)
         tq.finetune(
             model, batches(self.given, self.splits.train, seed), epochs=self.given.training,
-            learning_rate=RATE * self.given.learning_rate, loss="sparse_categorical_crossentropy",
+            learning_rate=SLOWER * self.given.learning_rate, loss="sparse_categorical_crossentropy",
             callbacks=callbacks or [],
         )  # fmt: skip
 

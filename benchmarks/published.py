@@ -133,14 +133,14 @@ class Vgg16:
 
     def tune(self, model: Any, epochs: int, rate: float, folder: Path | None = None) -> None:
         """Trains a model in place: the last epochs in float32, all of them where they are short."""
-        from baselines import train
+        from training import train
 
         finish = epochs if self.given.dataset == "digits" else min(2, epochs)
         train(self.given, model, self.splits, epochs, finish, self.given.seed, rate, folder, verbose=2)
 
     def cut(self, allocator: str) -> dict[str, Any]:
         """The slim model of one allocator, fine-tuned; its figures."""
-        from baselines import accuracy
+        from training import accuracy
 
         budget = tq.Budget(macs=1 - ACRA_SHARE)
         if allocator == "uniform":

@@ -31,6 +31,8 @@ OTHERS = (
     ["export_tables.py"],
     ["engine.py", "--docs"],
     ["scale.py", "--report"],
+    ["scoring.py", "--report"],
+    ["trial_cost.py", "--report"],
     ["search_report.py", str(RESULTS / "search_quick.json")],
     ["search_report.py", str(RESULTS / "search.json")],
     ["criteria_report.py", str(ROOT / "docs" / "criteria.json")],

@@ -2,8 +2,9 @@
 
     python benchmarks/scoring.py            # some minutes on two cores
     python benchmarks/scoring.py --quick    # small parts of it, to show that it runs
+    python benchmarks/scoring.py --report   # the table of what is kept, into docs/criteria.md
 
-Three measurements in one run, written to ``--output`` as JSON:
+Three measurements in one run, kept in ``--output`` as JSON (what it holds is not run again):
 
 1. scoring a 2-bit DoReFa ResNet-20 with the default criterion against one training epoch over 45,000 images of 32x32
    (random ones: time does not depend on what they show). Aim: at most a twentieth.
@@ -16,8 +17,6 @@ Three measurements in one run, written to ``--output`` as JSON:
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import Rows
+from tables import render, source, table
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import zoo
@@ -33,6 +34,7 @@ import larq as lq  # isort: skip
 import tensorflow as tf  # isort: skip
 from tfqprune.criteria.pairwise import squared_distances
 
+HERE = Path(__file__).parent
 K = tf.keras.layers
 
 
@@ -53,8 +55,8 @@ def against_training(images: int, epoch: int) -> dict[str, Any]:
     scoring = min(timed(lambda: tq.score(model, data=(x[:256], y[:256])))[0] for _ in range(3))
     whole = training * epoch / images
     return {
-        "scoring_seconds": scoring, "epoch_seconds": whole, "images_trained_on": images, "epoch_images": epoch,
-        "share": scoring / whole, "aim": 1 / 20,
+        "own_seconds": scoring, "epoch_seconds": whole, "images_trained_on": images, "epoch_images": epoch,
+        "share": scoring / whole,
     }  # fmt: skip
 
 
@@ -89,8 +91,8 @@ def against_forward(images: int, size: int) -> dict[str, Any]:
     forward, _ = timed(lambda: model.predict(x, batch_size=32, verbose=0))
     scoring, _ = timed(lambda: tq.score(model, data=x))
     return {
-        "scoring_seconds": scoring, "forward_seconds": forward, "images": images, "image_size": size,
-        "parameters": model.count_params(), "times": scoring / forward, "aim": 10,
+        "own_seconds": scoring, "forward_seconds": forward, "images": images, "image_size": size,
+        "parameters": model.count_params(), "times": scoring / forward,
     }  # fmt: skip
 
 
@@ -103,33 +105,51 @@ def distances(filters: int, weights: int) -> dict[str, Any]:
     first, second = codes[0].astype(int), codes[1].astype(int)
     assert result[0, 1] == min(((first - second) ** 2).sum(), ((first + second) ** 2).sum())
     return {
-        "filters": filters, "weights": weights, "seconds": seconds, "peak_bytes": peak,
+        "filters": filters, "weights": weights, "own_seconds": seconds, "peak_bytes": peak,
         "filters_x_filters_x_weights_bytes": 4 * filters * filters * weights,
     }  # fmt: skip
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """A line for each measurement, in Markdown."""
+    lines = []
+    for row in rows:
+        name, time = row["part"], f"{row['own_seconds']:.1f} s"
+        if name == "ResNet-20, 2 bits":
+            other = f"an epoch of {row['epoch_images']:,} images: {row['epoch_seconds']:.1f} s"
+            lines.append([f"scoring {name}", time, other, f"{row['share']:.3f}", "at most 0.05"])
+        elif name == "ResNet-50, 2 bits":
+            other = f"its forward pass over the same {row['images']} images: {row['forward_seconds']:.1f} s"
+            lines.append([f"scoring {name}", time, other, f"{row['times']:.2f}", "at most 10"])
+        else:
+            whole = row["filters_x_filters_x_weights_bytes"]
+            other = (
+                f"memory at its peak {row['peak_bytes'] / 2**20:,.0f} MiB, of {whole / 2**20:,.0f} MiB for all products"
+            )
+            name = f"distances of {row['filters']:,} filters"
+            lines.append([name, time, other, f"{row['peak_bytes'] / whole:.5f}", "below 1"])
+    return f"{table(['what', 'time', 'beside', 'ratio', 'aim'], lines)}\n\n{source(rows)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--output", type=Path, help="default runs/scoring[_quick].json; what it holds is not run again")
+    parser.add_argument("--report", action="store_true", help="render the table of the rows that are there, and end")
+    parser.add_argument("--output", type=Path, help="JSON file; default benchmarks/results/scoring[_quick].json")
     given = parser.parse_args()
     quick = given.quick
-    path = given.output or Path("runs/scoring_quick.json" if quick else "runs/scoring.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = Rows(given.output or HERE / "results" / f"scoring{'_quick' if quick else ''}.json", ("part",))
     for name, run in {
-        "resnet20": lambda: against_training(1280 if quick else 45_000, 45_000),
-        "resnet50": lambda: against_forward(32 if quick else 256, 64 if quick else 224),
+        "ResNet-20, 2 bits": lambda: against_training(1280 if quick else 45_000, 45_000),
+        "ResNet-50, 2 bits": lambda: against_forward(32 if quick else 256, 64 if quick else 224),
         "distances": lambda: distances(512 if quick else 2048, 18_432),
     }.items():
-        if name in results:
-            print(f"{name}: known already, from {path}")
-            continue
-        results[name] = {**run(), "cores": os.cpu_count()}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        os.replace(part, path)
-    print(json.dumps(results, indent=1))
+        if not given.report:
+            rows.once({"part": name}, run)
+    text = report(rows.rows)
+    print(text)
+    if not quick and rows.rows:
+        render(HERE.parent / "docs" / "criteria.md", {"scoring": text})
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from baselines import accuracy, add_arguments, baseline, fill_in, folder_of, load_data, train
+from baselines import add_arguments, baseline, fill_in, folder_of, load_data
 from nets import versions
 from search_report import report
 from searchers import SEARCHERS, Counts
+from training import accuracy, cut_and_trained
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import data
@@ -272,12 +273,9 @@ def finished(setting: Setting, found: dict[str, Any], save: Any) -> None:
             continue
         known = next((own for own in results.values() if own["plan"] == key), None)
         if known is None:
-            slim = tq.prune(setting.model, setting.fitter.plan(counts))
-            calibration = setting.splits.train.x[:4096]
-            tq.reestimate_batch_norms(slim, calibration)
             # the same seed, hence the same order of images, for all plans
-            train(setting.given, slim, setting.splits, FINAL_EPOCHS, 1, 0, setting.given.learning_rate / 10)
-            tq.reestimate_batch_norms(slim, calibration)
+            plan = setting.fitter.plan(counts)
+            slim = cut_and_trained(setting.given, setting.model, plan, setting.splits, FINAL_EPOCHS, 1, 0)
             known = {
                 "plan": key,
                 "validation": accuracy(slim, setting.splits.validation),

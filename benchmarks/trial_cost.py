@@ -1,6 +1,7 @@
 """What a trial costs: on the evaluation twin, against rebuilding the slim model and running ``predict``.
 
-    python benchmarks/trial_cost.py [--quick] [--output benchmarks/results]
+    python benchmarks/trial_cost.py [--quick]
+    python benchmarks/trial_cost.py --report    # the table of what is kept, into docs/criteria.md
 
 Times are medians over several plans. "Evaluation data aside" means the time of a trial less the time that the
 forward passes over the data take on a model that is ready; the rest is what a trial costs by itself: assigning
@@ -10,7 +11,6 @@ arrays here, a new model and its trace there. Results are kept as JSON, and netw
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import Rows
+from tables import render, source, table
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import zoo
-from tfqprune.files import write_json
 from tfqprune.testing import random_plan
 from tfqprune.twin import EvaluationTwin
 
 import tensorflow as tf  # isort: skip
 
+HERE = Path(__file__).parent
 BATCH = 128
 
 
@@ -89,27 +91,38 @@ def measure(model: tf.keras.Model, images: int, plans: int) -> dict[str, float]:
     return {**figures, "times_cheaper": figures["slim_own"] / figures["twin_own"]}
 
 
+def report(rows: list[dict[str, Any]]) -> str:
+    """A line for each network, in Markdown."""
+    lines = [
+        [
+            row["network"], f"{row['twin_trial']:.2f} s", f"{1e3 * row['twin_own']:.0f} ms",
+            f"{row['twin_build']:.1f} s", f"{row['slim_trial']:.2f} s", f"{row['slim_own']:.2f} s",
+            f"{row['times_cheaper']:.0f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    header = [
+        "network", "trial on the twin", "of its own", "the twin, once", "rebuild and predict", "of its own",
+        "times cheaper, data aside",
+    ]  # fmt: skip
+    return f"{table(header, lines)}\n\n{source(rows)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ResNet-20 alone, few images and plans")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / ("trial_cost_quick.json" if arguments.quick else "trial_cost.json")
-    results: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
-    names = list(NETWORKS)[:2] if arguments.quick else list(NETWORKS)
-    for name in names:
-        if name not in results:
-            results[name] = measure(NETWORKS[name](), *((256, 3) if arguments.quick else (1024, 7)))
-            write_json(path, results)
-        figures = results[name]
-        print(
-            f"{name}: {figures['times_cheaper']:.0f} times cheaper, data aside.\n"
-            f"  twin: {figures['twin_trial']:.2f} s a trial, {1e3 * figures['twin_own']:.0f} ms of its own; "
-            f"built once in {figures['twin_build']:.1f} s\n"
-            f"  rebuild and predict: {figures['slim_trial']:.2f} s a trial, {figures['slim_own']:.2f} s of its own",
-            flush=True,
-        )
+    parser.add_argument("--report", action="store_true", help="render the table of the rows that are there, and end")
+    parser.add_argument("--output", type=Path, help="JSON file; default benchmarks/results/trial_cost[_quick].json")
+    given = parser.parse_args()
+    quick = given.quick
+    path = given.output or HERE / "results" / f"trial_cost{'_quick' if quick else ''}.json"
+    rows = Rows(path, ("network",))
+    for name in [] if given.report else list(NETWORKS)[: 2 if quick else None]:
+        rows.once({"network": name}, lambda name=name: measure(NETWORKS[name](), *((256, 3) if quick else (1024, 7))))
+    text = report(rows.rows)
+    print(text)
+    if not quick and rows.rows:
+        render(HERE.parent / "docs" / "criteria.md", {"trial_cost": text})
 
 
 if __name__ == "__main__":
