@@ -1,18 +1,19 @@
 """Holistic pruning: are targets hit, which gates train best, what does it cost, and how accurate is what comes out?
 
-    python benchmarks/holistic.py                                  # CIFAR-10, ResNet-20; a day on two cores
+    python benchmarks/holistic.py                                  # CIFAR-10, ResNet-20; hours on two cores
     python benchmarks/holistic.py --quick                          # digits; a quarter of an hour
     python benchmarks/holistic.py --parts targets --limit 4096     # one part, on fewer images
+    python benchmarks/holistic.py --report                         # the tables of what is kept, into docs/holistic.md
 
 Parts:
 
 - ``targets``: budgets of params and macs, each at 0.7, 0.5 and 0.4, after a short training: what is left of each cost,
   as a share of the original and of the target.
-- ``gates``: the ways in which gates may learn, at 0.5: hard or soft, numbers of their own or batch-norm scales, and a
-  penalty by dual ascent in place of the projection onto a falling target; accuracy after the same epochs.
 - ``accuracy``: at 0.5, holistic pruning, uniform ratios and a Bayesian search of ratios, each with the same number of
   epochs of training after the baseline (the trials of the search come on top).
 - ``overhead``: seconds of a training step, over those of the plain model in the same run.
+- ``gates``: the ways in which gates may learn, at 0.5: hard or soft, numbers of their own or batch-norm scales, and a
+  penalty by dual ascent in place of the projection onto a falling target; accuracy after the same epochs.
 
 Every row is written as soon as it is known, with the command and the versions: the same command goes on where it was
 stopped. Baselines are those of ``criteria.py``, from ``--cache``.
@@ -21,6 +22,7 @@ stopped. Baselines are those of ``criteria.py``, from ``--cache``.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import statistics
 import time
@@ -32,6 +34,7 @@ from typing import Any
 import numpy as np
 from baselines import add_arguments, baseline, fill_in, load_data, network
 from rows import Rows
+from tables import render, source
 from training import SLOWER, accuracy, batches, cut_and_trained
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
@@ -39,7 +42,8 @@ from tfqprune.data import DataSplits
 
 import tensorflow as tf  # isort: skip
 
-PARTS = ("targets", "gates", "accuracy", "overhead")
+HERE = Path(__file__).parent
+PARTS = ("targets", "overhead", "accuracy", "gates")
 METHODS = ("holistic", "uniform", "bayesian")
 BUDGETS = (0.7, 0.5, 0.4)
 HALF = 0.5
@@ -88,22 +92,22 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--precisions", nargs="+", default=["float", "binary", "2"])
-    parser.add_argument("--training", type=int, help="epochs after the baseline; default 30 (10)")
-    parser.add_argument("--short", type=int, help="the same, where only the targets are looked at; default 2 (10)")
+    parser.add_argument("--precisions", nargs="+", default=["2", "binary", "float"])
+    parser.add_argument("--training", type=int, help="epochs after the baseline; default 3 (10)")
+    parser.add_argument("--short", type=int, help="the same, where only the targets are looked at; default 1 (10)")
     parser.add_argument("--seeds", type=int, help="default 1 (2)")
     parser.add_argument("--trials", type=int, help="of the Bayesian search; default 30 (10)")
-    parser.add_argument("--report", action="store_true", help="print the tables of the rows that are there, and end")
+    parser.add_argument("--report", action="store_true", help="render the tables of the rows that are there, and end")
     parser.add_argument("--output", type=Path, help="JSON file; default benchmarks/results/holistic[_quick].json")
     given = parser.parse_args()
     fill_in(parser, given)
     quick = given.quick
-    given.training = given.training or (10 if quick else 30)
-    given.short = given.short or (10 if quick else 2)
+    given.training = given.training or (10 if quick else 3)
+    given.short = given.short or (10 if quick else 1)
     given.seeds = given.seeds or (2 if quick else 1)
     given.trials = given.trials or (10 if quick else 30)
     name = "holistic_quick.json" if quick else "holistic.json"
-    given.output = given.output or Path(__file__).parent / "results" / name
+    given.output = given.output or HERE / "results" / name
     return given
 
 
@@ -211,11 +215,13 @@ class Bench:
         }
 
 
-def work(given: argparse.Namespace, bench: Bench) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
-    """The rows that are asked for: key, and what makes the row."""
+def work(
+    given: argparse.Namespace, part: str, bench: Bench
+) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
+    """The rows of one part: key, and what makes the row."""
     common = {"dataset": given.dataset, "limit": given.limit, "precision": bench.precision}
     epochs = given.training
-    for part, seed in itertools.product(given.parts, range(given.seeds)):
+    for seed in range(given.seeds):
         key = {**common, "part": part, "seed": seed}
         if part == "targets":
             for share in BUDGETS:
@@ -294,15 +300,16 @@ def report(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     given = arguments()
     rows = Rows(given.output, KEY)
-    if given.report:
-        print(report(rows.rows))
-        return
-    splits = load_data(given)
-    for precision in given.precisions:
-        bench = Bench(given, precision, splits)
-        for key, make in work(given, bench):
-            rows.once(key, make)
-    print(report(rows.rows))
+    if not given.report:
+        splits = load_data(given)
+        make_bench = functools.cache(lambda precision: Bench(given, precision, splits))
+        for part, precision in itertools.product([part for part in PARTS if part in given.parts], given.precisions):
+            for key, make in work(given, part, make_bench(precision)):
+                rows.once(key, make)
+    text = f"{report(rows.rows)}\n\n{source(rows.rows)}"
+    print(text)
+    if given.output.parent == HERE / "results":
+        render(HERE.parent / "docs" / "holistic.md", {given.output.stem: text})
 
 
 if __name__ == "__main__":

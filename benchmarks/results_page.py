@@ -31,6 +31,8 @@ OTHERS = (
     ["export_tables.py"],
     ["engine.py", "--docs"],
     ["scale.py", "--report"],
+    ["holistic.py", "--report"],
+    ["holistic.py", "--report", "--quick"],
     ["scoring.py", "--report"],
     ["trial_cost.py", "--report"],
     ["search_report.py", str(RESULTS / "search_quick.json")],

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfqprune.errors import DataError, ModelTypeError
 from tfqprune.losses import is_probabilities
 from tfqprune.models import check_model
-from tfqprune.recovery.training import choose_loss, clip_latent, cosine, default_metrics, fresh_optimizer, prepare
+from tfqprune.recovery.training import choose_loss, fit_anew, prepare
 
 _TINY = 1e-7  # smallest probability whose logarithm is taken
 
@@ -105,19 +105,8 @@ def distill(
                 f"teacher {other!r} {theirs.shape[1:]}."
             )
     distiller.student = student
-    distiller.compile(
-        optimizer=fresh_optimizer(optimizer, cosine(learning_rate, data.steps, epochs)),
-        loss=chosen,
-        metrics=default_metrics(chosen) if metrics is None else list(metrics),
-    )
-    clip_latent(student)
-    return distiller.fit(
-        data.dataset,
-        validation_data=None if held_out is None else held_out.dataset,
-        epochs=epochs,
-        callbacks=list(callbacks),
-        verbose=verbose,
-    )
+    compiled = {"loss": chosen, "metrics": metrics, "optimizer": optimizer, "learning_rate": learning_rate}
+    return fit_anew(distiller, student, data, held_out, epochs, compiled, callbacks=list(callbacks), verbose=verbose)
 
 
 class Distiller(tf.keras.Model):

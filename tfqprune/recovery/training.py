@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,19 +61,40 @@ def finetune(
     data = prepare(model, train, batch_size, "train")
     held_out = None if validation is None else prepare(model, validation, batch_size, "validation", shuffle=False)
     chosen = choose_loss(model, data, loss)
+    compiled = {"loss": chosen, "metrics": metrics, "optimizer": optimizer, "learning_rate": learning_rate}
+    return fit_anew(model, model, data, held_out, epochs, compiled, callbacks=list(callbacks), verbose=verbose)
+
+
+def fit_anew(
+    model: tf.keras.Model,
+    latent: tf.keras.Model,
+    data: TrainingData,
+    held_out: TrainingData | None,
+    epochs: int,
+    compiled: Mapping[str, Any],
+    **options: Any,
+) -> tf.keras.callbacks.History:
+    """Compiles a model with a new optimiser on a cosine, clips latent weights, and trains.
+
+    Args:
+        model: what is compiled and trained.
+        latent: the model in it whose latent weights are clipped.
+        data: to train on.
+        held_out: to validate on, or None.
+        epochs: passes over the data.
+        compiled: ``loss``, ``metrics`` (or None), ``optimizer``, ``learning_rate``.
+        **options: further arguments of ``fit``.
+    """
+    loss, metrics = compiled["loss"], compiled["metrics"]
+    schedule = cosine(compiled["learning_rate"], data.steps, epochs)
     model.compile(
-        optimizer=fresh_optimizer(optimizer, cosine(learning_rate, data.steps, epochs)),
-        loss=chosen,
-        metrics=default_metrics(chosen) if metrics is None else list(metrics),
+        optimizer=fresh_optimizer(compiled["optimizer"], schedule),
+        loss=loss,
+        metrics=default_metrics(loss) if metrics is None else list(metrics),
     )
-    clip_latent(model)
-    return model.fit(
-        data.dataset,
-        validation_data=None if held_out is None else held_out.dataset,
-        epochs=epochs,
-        callbacks=list(callbacks),
-        verbose=verbose,
-    )
+    clip_latent(latent)
+    validation = None if held_out is None else held_out.dataset
+    return model.fit(data.dataset, validation_data=validation, epochs=epochs, **options)
 
 
 def clip_latent(model: tf.keras.Model) -> int:
