@@ -262,6 +262,26 @@ def test_flips_are_collected_by_fit() -> None:
     assert callback.flips["hidden", "kernel"].sum() > 0
 
 
+# 4 batches an epoch, looked at every third: after batches 3, 6, 9 and 12 of 3 epochs. Two more epochs go on to batch
+# 20: after 15 and 18. With every=6 no epoch of 4 has a look, but batches 6 and 12 have, then 18. In executions of two
+# steps, which end with batches 2, 4, 6, ..., the looks are at 4 (for 3), 6, 10 (for 9), 12; then 16 (for 15) and 18.
+@pytest.mark.parametrize(
+    ("every", "steps", "looks", "later"), [(3, 1, 4, 6), (6, 1, 2, 3), (3, 2, 4, 6), (13, 1, 0, 1)]
+)
+def test_batches_are_counted_over_epochs(every: int, steps: int, looks: int, later: int) -> None:
+    model = hidden(np.full((3, 4), 0.001).tolist(), quantizer="ste_sign")
+    model.compile("sgd", "mse", steps_per_execution=steps)
+    callback = FlipFrequencyCallback(every=every)
+    x, y = np.ones((8, 3)), np.ones((8, 1))
+    model.fit(x, y, batch_size=2, epochs=3, verbose=0, callbacks=[callback])
+    assert (callback.batches, callback.looks) == (12, looks)
+    if not looks:
+        with pytest.raises(CriterionError, match="Received: one of 12 batches, watched every 13"):
+            score(model, "flip_frequency")
+    model.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[callback])
+    assert (callback.batches, callback.looks) == (20, later)
+
+
 def test_flips_without_a_training() -> None:
     with pytest.raises(CriterionError, match=r"needs a training that was watched.*FlipFrequencyCallback"):
         score(hidden([[1, 1], [-1, 1]], quantizer="ste_sign"), "flip_frequency")

@@ -27,11 +27,12 @@ class FlipFrequencyCallback(tf.keras.callbacks.Callback):
     whole layer in one number.
 
     Args:
-        every: look after every so many batches.
+        every: look after every so many batches, counted on from one epoch, and one ``fit``, to the next.
 
     Attributes:
         flips: (layer, weight) -> changes seen, int64 array of the kernel's shape.
         looks: how many times it was looked.
+        batches: how many batches went by.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -41,6 +42,8 @@ class FlipFrequencyCallback(tf.keras.callbacks.Callback):
         self.every = every
         self.flips: dict[tuple[str, str], np.ndarray] = {}
         self.looks = 0
+        self.batches = 0
+        self._earlier = 0
         self._last: dict[tuple[str, str], np.ndarray] = {}
         self._watched: list[tuple[Any, str]] = []
 
@@ -57,8 +60,13 @@ class FlipFrequencyCallback(tf.keras.callbacks.Callback):
                 self.flips[key] = np.zeros(value.shape, np.int64)
         _WATCHED[self.model] = self
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._earlier = self.batches
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if (batch + 1) % self.every == 0:
+        # Of several steps in one execution only the last is told.
+        before, self.batches = self.batches, self._earlier + batch + 1
+        if self.batches // self.every > before // self.every:
             values = self._values()
             for key, value in values.items():
                 self.flips[key] += value != self._last[key]
@@ -94,8 +102,11 @@ class FlipFrequency(Criterion):
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:
         callback = self.callback or _WATCHED.get(graph.model)
         if callback is None or not callback.looks:
+            received = "a model without one"
+            if callback is not None:
+                received = f"one of {callback.batches} batches, watched every {callback.every}"
             raise CriterionError(
-                "Criterion 'flip_frequency' needs a training that was watched. Received: a model without one. "
+                f"Criterion 'flip_frequency' needs a training that was watched. Received: {received}. "
                 "Train it with model.fit(..., callbacks=[FlipFrequencyCallback()]) first, or choose another criterion."
             )
         result: Scores = {}
