@@ -8,7 +8,8 @@ import tensorflow as tf
 from tensorflow_model_optimization.sparsity.keras import ConstantSparsity, PolynomialDecay
 
 import tfqprune as tq
-from tfqprune.errors import PlanError
+from tfqprune.criteria.flips import FlipFrequency
+from tfqprune.errors import CriterionError, DataError, PlanError
 from tfqprune.masking import mask
 from tfqprune.testing.criteria import network, samples_for
 
@@ -93,6 +94,32 @@ def test_original_is_left_alone() -> None:
     gradual.training_model.fit(x, labels, verbose=0, callbacks=[gradual])
     for weight, value in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+# Units can go between executions only: of 6 batches in two executions the callback would see two.
+@pytest.mark.parametrize("steps", [3, "auto"])
+def test_several_steps_an_execution_are_refused(steps: int | str) -> None:
+    model = network("dorefa_residual")
+    (x,), labels = samples_for(model)
+    gradual = tq.GradualPruning(model, never, "latent_l1")
+    gradual.training_model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=steps)
+    with pytest.raises(PlanError, match=f"Expected steps_per_execution=1.*Received: {steps!r}"):
+        gradual.training_model.fit(x, labels, batch_size=4, verbose=0, callbacks=[gradual])
+    assert gradual.training_model.optimizer.iterations == 0
+
+
+def test_data_is_checked_at_once() -> None:
+    model = network("dorefa_residual")
+    (x,), labels = samples_for(model)
+    with pytest.raises(DataError, match=r"Expected samples of shape \(6, 6, 3\).*\(24, 3, 6, 3\)"):
+        tq.GradualPruning(model, never, "taylor", (x[:, :3], labels))
+    tq.GradualPruning(model, never, "latent_l1", x[:, :3])  # nobody looks at it
+
+
+@pytest.mark.parametrize("criterion", ["flip_frequency", FlipFrequency(), {"latent_l1": 1, "flip_frequency": 1}])
+def test_flips_of_the_full_shape_are_refused(criterion) -> None:
+    with pytest.raises(CriterionError, match="'flip_frequency', whose counts belong to kernels of the full shape"):
+        tq.GradualPruning(network("dorefa_residual"), never, criterion)
 
 
 def test_refused() -> None:

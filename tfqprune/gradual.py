@@ -1,7 +1,7 @@
 """Prune a little, train a little: units go while a model trains, on any schedule of the TF Model Optimization toolkit.
 
-During training the removed units are masked where they are consumed, as in ``tfqprune.masking``; the slim model is
-built once, at the end.
+During training the removed units are masked where they are consumed, as in ``tfqprune.masking``, so nothing is traced
+anew. A slim model is built to score the units that are left, whenever some go, and at the end.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import PlanError
+from tfqprune.criteria import Criterion
+from tfqprune.criteria.combination import RankCombination
+from tfqprune.criteria.flips import FlipFrequency
+from tfqprune.errors import CriterionError, PlanError
 from tfqprune.layers import LayerRecord
 from tfqprune.layers.base import weight_index
 from tfqprune.masking import CONSUMED
 from tfqprune.plan import PruningPlan, fingerprint, removable, resolve_ratios
 from tfqprune.rebuild import Rebuilder, axes_of, values_of
-from tfqprune.samples import SAMPLES
+from tfqprune.samples import SAMPLES, take_samples
 from tfqprune.scoring import choose_criterion, run_criterion
 from tfqprune.slim import TrainedSlimBuilder
 
@@ -112,12 +115,15 @@ class GradualPruning(tf.keras.callbacks.Callback):
     lowest go until the share of the schedule is reached; what is gone stays gone. Zhu and Gupta, "To prune, or not to
     prune", arXiv 1710.01878, have the schedule for single weights; here it counts the units of each group.
 
+    Compile ``training_model`` with the default of one step an execution: between the steps of a longer one no unit can
+    go, and float kernels would read again what is gone.
+
     Args:
         model: a functional or sequential tf_keras model; it stays as it is.
         schedule: a ``tensorflow_model_optimization.sparsity.keras.PruningSchedule`` (PolynomialDecay,
             ConstantSparsity), or any function from a step to (whether to prune now, share of units that is to be gone).
         criterion: see ``tfqprune.score``.
-        data: for criteria that need it.
+        data: for criteria that need it; the samples are taken once, when this is made.
         groups: names of groups or member layers that are pruned; by default all that are not frozen.
         samples: how many samples of the data are looked at.
         **options: arguments of the criterion.
@@ -131,7 +137,9 @@ class GradualPruning(tf.keras.callbacks.Callback):
         ModelTypeError: no graph model.
         PlanError: no schedule, unknown or frozen groups, or a layer that mixes channels (a layer norm, an activation
             quantiser with a scale over the whole tensor), which cannot be masked while it trains.
-        CriterionError: an unknown criterion, or one that needs data without data.
+        CriterionError: an unknown criterion, one that needs data without data, or "flip_frequency", which is counted
+            on kernels that keep their shape.
+        DataError: data that does not fit the model.
     """
 
     def __init__(
@@ -152,7 +160,7 @@ class GradualPruning(tf.keras.callbacks.Callback):
                 f"Received: {schedule!r} (of type {type(schedule).__name__})."
             )
         self.graph = ChannelGraph(model)
-        self.schedule, self.data, self.samples = schedule, data, samples
+        self.schedule = schedule
         # Any ratio above 0 will do: this only finds the groups and refuses frozen or unknown ones.
         named = 0.5 if groups is None else dict.fromkeys(groups, 0.5)
         self._groups = list(resolve_ratios(self.graph, named))
@@ -164,6 +172,13 @@ class GradualPruning(tf.keras.callbacks.Callback):
                     "it trains. Prune this model in one step with tfqprune.prune."
                 )
         self._criterion = choose_criterion(self.graph, criterion, data, **options)
+        if _counts_flips(self._criterion):
+            raise CriterionError(
+                "Expected a criterion that scores a network as it is. Received: 'flip_frequency', whose counts belong "
+                "to kernels of the full shape, while here each step scores a smaller network. Choose another "
+                "criterion, or prune in one step, with tfqprune.prune, after the training that was watched."
+            )
+        self._samples = take_samples(model, data, samples) if self._criterion.needs_data else None
         self._builder = _TrainingBuilder(self.graph)
         self.training_model = self._builder.build()
         self.removed: dict[str, tuple[int, ...]] = dict.fromkeys(self._groups, ())
@@ -192,6 +207,15 @@ class GradualPruning(tf.keras.callbacks.Callback):
             )
         super().set_model(model)
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        model = self.training_model
+        steps = "auto" if model.autotune_steps_per_execution else int(model.steps_per_execution)
+        if steps != 1:
+            raise PlanError(
+                "Expected steps_per_execution=1, as units can only go, and float kernels can only be masked, between "
+                f"two executions. Received: {steps!r}. Compile training_model without steps_per_execution."
+            )
+
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         now, share = self.schedule(tf.constant(self.step, tf.int64))
         if bool(now):
@@ -215,7 +239,7 @@ class GradualPruning(tf.keras.callbacks.Callback):
         if max(missing.values(), default=0) <= 0:
             return
         slim = self.finish()
-        scores = run_criterion(ChannelGraph(slim), self._criterion, self.data, samples=self.samples)
+        scores = run_criterion(ChannelGraph(slim), self._criterion, self._samples)
         for name, count in missing.items():
             if count > 0:
                 gone = set(self.removed[name])
@@ -247,3 +271,10 @@ class GradualPruning(tf.keras.callbacks.Callback):
     def finish(self) -> tf.keras.Model:
         """The slim model with the weights as they are now; it computes what ``training_model`` computes."""
         return TrainedSlimBuilder(self.graph, self.graph.alive(self.removed), self._builder.layers).build()
+
+
+def _counts_flips(criterion: Criterion) -> bool:
+    """Whether a criterion, or one that it combines, is the flip frequency."""
+    if isinstance(criterion, RankCombination):
+        return any(_counts_flips(part) for part, _ in criterion.parts)
+    return isinstance(criterion, FlipFrequency)
