@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfqprune as tq
-from tfqprune.errors import DataError, ModelTypeError
+from tfqprune.errors import ActivationError, DataError, ModelTypeError, PlanError
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.recovery import reestimate_batch_norms
 from tfqprune.testing import random_plan, shake
@@ -75,6 +75,111 @@ def test_statistics_over_several_batches() -> None:
     evaluator = PlanEvaluator(graph, (x, np.zeros(24, int)), x)
     slim = reestimate_batch_norms(tq.prune(model, plan), x)
     assert_close(evaluator.model(plan.removed)(x), slim(x), 1e-4)
+
+
+def test_re_estimated_by_the_public_function() -> None:
+    """On the twin's model it does what the twin's own method does, and what it does to the slim model."""
+    model = network("dorefa_residual")
+    graph = tq.ChannelGraph(model)
+    plan, (x,) = random_plan(graph, 0.4), samples_for(model)[0]
+    twin = tq.EvaluationTwin(graph)
+    twin.set_plan(plan)
+    twin.re_estimate([x[:16], x[16:]])
+    own = twin.statistics()
+    twin.set_plan(plan)
+    others = {weight.name: weight.numpy() for weight in twin.model.weights if "moving" not in weight.name}
+    assert tq.reestimate_batch_norms(twin.model, x, batch_size=16) is twin.model
+    for name, values in twin.statistics().items():
+        np.testing.assert_allclose(values[0], own[name][0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(values[1], own[name][1], rtol=1e-4, atol=1e-5)
+    for weight in twin.model.weights:
+        np.testing.assert_array_equal(weight.numpy(), others.get(weight.name, weight.numpy()))
+    slim = tq.reestimate_batch_norms(tq.prune(model, plan), x, batch_size=16)
+    assert_close(twin(x), slim(x), 1e-4)
+    # The next plan begins with the original's statistics, whoever changed them.
+    twin.set_plan({})
+    assert_close(twin(x), model(x))
+    with pytest.raises(ModelTypeError, match=r"Received: an object of type EvaluationTwin.* attribute `model`"):
+        tq.reestimate_batch_norms(twin, x)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+def test_batch_norms_of_other_precision(policy: str) -> None:
+    image = K.Input((4, 4, 3))
+    norm = K.BatchNormalization(dtype=tf.keras.mixed_precision.Policy(policy))
+    model = shake(tf.keras.Model(image, K.Flatten(dtype="float32")(norm(K.Conv2D(4, 3)(image)))))
+    twin = EvaluationTwin(model)
+    inputs = random_inputs(model, batch=8)[0]
+    # bfloat16 has 8 bits of mantissa: the last one is worth 2^-8 of a value.
+    assert_close(twin(inputs), model(inputs), 2**-8)
+    twin.re_estimate([inputs])
+    assert_close(twin(inputs), tq.reestimate_batch_norms(model, inputs)(inputs), 2**-7)
+
+
+def exploding() -> tf.keras.Model:
+    """Conv 4 -> exp -> batch norm -> dense 3: large inputs overflow on the way."""
+    image = K.Input((6, 6, 3))
+    x = K.Activation("exponential")(K.Conv2D(4, 3, name="one")(K.BatchNormalization(name="first")(image)))
+    return tf.keras.Model(image, K.Dense(3, activation="softmax")(K.Flatten()(K.BatchNormalization(name="bn")(x))))
+
+
+def test_activations_that_are_not_finite_are_named() -> None:
+    model = exploding()
+    model.get_layer("one").kernel.assign_add(tf.fill((3, 3, 3, 4), 1e3))
+    graph = tq.ChannelGraph(model)
+    x, y = random_inputs(model, batch=8)[0], np.zeros(8, int)
+    with pytest.raises(ActivationError, match="NaN or infinity at batch norm 'bn'"):
+        PlanEvaluator(graph, (x, y), x)({})
+    twin = EvaluationTwin(graph)
+    before = twin.statistics()
+    with pytest.raises(DataError, match="NaN or infinity at batch norm 'bn'"):
+        twin.re_estimate([x])
+    for name, values in twin.statistics().items():  # those of "first", too, which were sound
+        np.testing.assert_array_equal(values, before[name])
+
+
+def test_re_estimation_needs_a_batch() -> None:
+    twin = EvaluationTwin(network("float"))
+    before = twin.statistics()
+    for batches in ([], iter(())):
+        with pytest.raises(DataError, match="at least one batch"):
+            twin.re_estimate(batches)
+    for name, values in twin.statistics().items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"nine": (0,)}, "'nine', a group that the model does not have"),
+        ({"one": (6,)}, "slots from 0 to 5 for group 'one'"),
+        ({"one": (0.5,)}, "whole slot numbers"),
+        ({"one": tuple(range(6))}, "removes all 6 units of group 'one'"),
+        ([("one", (0,))], "Expected a PruningPlan, or its `removed`"),
+    ],
+)
+@pytest.mark.parametrize(
+    "make", [lambda: tensor_wide(QUANTISERS["dorefa3"]), lambda: normed()], ids=["twin", "no_twin"]
+)
+def test_plans_are_checked(plan, message: str, make) -> None:
+    graph = tq.ChannelGraph(make())
+    evaluator = PlanEvaluator(graph)
+    assert (evaluator.twin is None) == (obstacle(graph) is not None)
+    with pytest.raises(PlanError, match=message):
+        evaluator.model(plan)
+
+
+def test_a_plan_itself_is_taken() -> None:
+    model = network("float")
+    graph = tq.ChannelGraph(model)
+    plan, x = random_plan(graph, 0.5), random_inputs(model, batch=4)[0]
+    evaluator = PlanEvaluator(graph, (x, np.zeros(4, int)))
+    assert evaluator(plan) == evaluator(plan.removed)
+    twin = EvaluationTwin(graph)
+    twin.set_plan(plan)
+    assert_close(twin(x), tq.prune(model, plan)(x))
+    with pytest.raises(PlanError, match="made for another model"):
+        EvaluationTwin(network("dorefa_residual")).set_plan(plan)
 
 
 def test_traced_once() -> None:

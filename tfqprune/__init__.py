@@ -41,9 +41,10 @@ if TYPE_CHECKING:
     from tfqprune.penalties import GroupLasso, NormRatio, ScaleLasso, SparsityPenalty
     from tfqprune.pipeline import CompressionResult, compress
     from tfqprune.plan import PruningPlan
-    from tfqprune.recovery import distill, finetune, reestimate_batch_norms
+    from tfqprune.recovery import clip_latent, distill, finetune, reestimate_batch_norms
     from tfqprune.scoring import make_plan, score
     from tfqprune.slim import prune
+    from tfqprune.twin import EvaluationTwin
 
 #: public name -> the module that holds it
 _HOMES = {
@@ -81,12 +82,14 @@ _HOMES = {
     "CompressionResult": "tfqprune.pipeline",
     "compress": "tfqprune.pipeline",
     "PruningPlan": "tfqprune.plan",
+    "clip_latent": "tfqprune.recovery",
     "distill": "tfqprune.recovery",
     "finetune": "tfqprune.recovery",
     "reestimate_batch_norms": "tfqprune.recovery",
     "make_plan": "tfqprune.scoring",
     "score": "tfqprune.scoring",
     "prune": "tfqprune.slim",
+    "EvaluationTwin": "tfqprune.twin",
 }
 
 __all__ = [
@@ -98,6 +101,7 @@ __all__ = [
     "CompressionResult",
     "Cost",
     "Criterion",
+    "EvaluationTwin",
     "FilterCriterion",
     "FlipFrequencyCallback",
     "GradualPruning",
@@ -116,6 +120,7 @@ __all__ = [
     "SparsityPenalty",
     "UniformAllocator",
     "__version__",
+    "clip_latent",
     "compress",
     "cost",
     "criterion_names",

@@ -26,6 +26,10 @@ class DataError(TfqpruneError, ValueError):
     """Data of the wrong shape, type or content, or a data set that does not exist."""
 
 
+class ActivationError(DataError):
+    """NaN or infinity inside a model that sees sound data; of several trials, one that failed."""
+
+
 class CriterionError(TfqpruneError, ValueError):
     """A criterion is unknown, misses what it needs or returned nonsense."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,11 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import DataError
+from tfqprune.plan import PruningPlan, checked_removal
 from tfqprune.recovery.training import TrainingData, choose_loss, default_metrics, prepare
 from tfqprune.samples import take_samples
 from tfqprune.slim import SlimBuilder
-from tfqprune.twin import EvaluationTwin, Statistics, obstacle
-
-Removed = Mapping[str, tuple[int, ...]]
+from tfqprune.twin import EvaluationTwin, Removed, Statistics, obstacle
 
 #: training samples that batch norms are re-estimated on, unless told otherwise
 CALIBRATION_SAMPLES = 2048
@@ -72,9 +71,14 @@ class PlanEvaluator:
         self.reason = obstacle(graph)
         self.twin = None if self.reason else self._compiled(EvaluationTwin(graph))
 
-    def __call__(self, removed: Removed) -> dict[str, float]:
-        """The metrics of a plan (``plan.removed``): loss, accuracy and whatever else is compiled."""
-        return self.evaluate(removed)[0]
+    def __call__(self, plan: PruningPlan | Removed) -> dict[str, float]:
+        """The metrics of a plan, or of ``plan.removed``: loss, accuracy and whatever else is compiled.
+
+        Raises:
+            PlanError: the plan was made for another model, or is unsound.
+            ActivationError: NaN or infinity reaches a batch norm that is re-estimated.
+        """
+        return self.evaluate(plan)[0]
 
     @property
     def validation(self) -> tf.data.Dataset:
@@ -87,30 +91,31 @@ class PlanEvaluator:
             raise DataError("Expected validation data to evaluate on. Received: none.")
         return self._validation.dataset
 
-    def evaluate(self, removed: Removed) -> tuple[dict[str, float], Statistics]:
+    def evaluate(self, plan: PruningPlan | Removed) -> tuple[dict[str, float], Statistics]:
         """The metrics of a plan, and the statistics of the slim model's batch norms that they belong to."""
         validation = self.validation
-        twin = self._set(removed)
+        twin = self._set(plan)
         results = twin.model.evaluate(validation, verbose=0, return_dict=True)
         statistics = twin.statistics()
         if twin is self.twin:
-            statistics = cut_statistics(self.graph, self.graph.alive(dict(removed)), statistics)
+            statistics = cut_statistics(self.graph, twin.alive, statistics)
         return with_accuracy({name: float(value) for name, value in results.items()}), statistics
 
-    def model(self, removed: Removed) -> tf.keras.Model:
+    def model(self, plan: PruningPlan | Removed) -> tf.keras.Model:
         """A Keras model that computes what the slim model does, batch norms re-estimated.
 
         It is compiled if the original is, or if there is validation data. It is the evaluation twin,
         where there is one: the next call changes it.
         """
-        return self._set(removed).model
+        return self._set(plan).model
 
-    def _set(self, removed: Removed) -> EvaluationTwin:
+    def _set(self, plan: PruningPlan | Removed) -> EvaluationTwin:
         if self.twin is not None:
             twin = self.twin
-            twin.set_plan(removed)
+            twin.set_plan(plan)
         else:
-            twin = self._compiled(EvaluationTwin(SlimBuilder(self.graph, self.graph.alive(dict(removed))).build()))
+            alive = self.graph.alive(checked_removal(self.graph, plan))
+            twin = self._compiled(EvaluationTwin(SlimBuilder(self.graph, alive).build()))
         if self._calibration:
             twin.re_estimate(self._calibration)
         return twin

@@ -80,25 +80,7 @@ class PruningPlan:
                     f"The plan was made for another model. First difference: layer {name!r} was "
                     f"{_describe(before)} and is {_describe(now)}."
                 )
-        names = {group.name: group for group in graph.groups}
-        for name, slots in self.removed.items():
-            group = names.get(name)
-            if group is None:
-                raise PlanError(
-                    f"The plan removes units of {name!r}, a group that the model does not have.{_hint(name, names)}"
-                )
-            if any(isinstance(slot, bool) or not isinstance(slot, int | np.integer) for slot in slots):
-                raise PlanError(f"Expected whole slot numbers for group {name!r}. Received: {list(slots)}.")
-            if any(not 0 <= slot < group.size for slot in slots):
-                raise PlanError(
-                    f"Expected slots from 0 to {group.size - 1} for group {name!r}. Received: {list(slots)}."
-                )
-            if len(set(slots)) != len(slots):
-                raise PlanError(f"Expected each slot of group {name!r} at most once. Received: {list(slots)}.")
-            if slots and group.frozen:
-                raise PlanError(f"The plan removes units of group {name!r}, which is frozen: {group.frozen}.")
-            if len(slots) >= group.size:
-                raise PlanError(f"The plan removes all {group.size} units of group {name!r}; at least one must stay.")
+        _check_removed(graph, self.removed)
 
     def report(self, model: tf.keras.Model) -> PlanReport:
         """What the plan does to a model: units per group, and deployed codes that change by the cut.
@@ -204,6 +186,50 @@ class PlanReport:
             if entry.changed
         ]
         return "\n".join(lines)
+
+
+def checked_removal(
+    graph: ChannelGraph, plan: PruningPlan | Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """What a plan removes, after :meth:`PruningPlan.check`.
+
+    Args:
+        graph: the model's channel graph.
+        plan: a plan, or group -> slots that go, as in ``plan.removed``.
+
+    Raises:
+        PlanError: it is neither, was made for another model, or is unsound.
+    """
+    if isinstance(plan, PruningPlan):
+        plan.check(graph)
+        return plan.removed
+    if not isinstance(plan, Mapping):
+        raise PlanError(
+            f"Expected a PruningPlan, or its `removed` (group name -> slots). Received: {plan!r} "
+            f"(of type {type(plan).__name__})."
+        )
+    _check_removed(graph, plan)
+    return dict(plan)
+
+
+def _check_removed(graph: ChannelGraph, removed: Mapping[str, tuple[int, ...]]) -> None:
+    names = {group.name: group for group in graph.groups}
+    for name, slots in removed.items():
+        group = names.get(name)
+        if group is None:
+            raise PlanError(
+                f"The plan removes units of {name!r}, a group that the model does not have.{_hint(name, names)}"
+            )
+        if any(isinstance(slot, bool) or not isinstance(slot, int | np.integer) for slot in slots):
+            raise PlanError(f"Expected whole slot numbers for group {name!r}. Received: {list(slots)}.")
+        if any(not 0 <= slot < group.size for slot in slots):
+            raise PlanError(f"Expected slots from 0 to {group.size - 1} for group {name!r}. Received: {list(slots)}.")
+        if len(set(slots)) != len(slots):
+            raise PlanError(f"Expected each slot of group {name!r} at most once. Received: {list(slots)}.")
+        if slots and group.frozen:
+            raise PlanError(f"The plan removes units of group {name!r}, which is frozen: {group.frozen}.")
+        if len(slots) >= group.size:
+            raise PlanError(f"The plan removes all {group.size} units of group {name!r}; at least one must stay.")
 
 
 def fingerprint(graph: ChannelGraph) -> dict[str, list[Any]]:

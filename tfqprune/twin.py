@@ -18,19 +18,20 @@ import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import ModelTypeError
+from tfqprune.errors import DataError, ModelTypeError
 from tfqprune.layers import LayerRecord
 from tfqprune.layers.base import weight_index
 from tfqprune.masking import CONSUMED
+from tfqprune.plan import PruningPlan, checked_removal
 from tfqprune.rebuild import Rebuilder, axes_of, values_of
+from tfqprune.recovery.batchnorm import check_statistics
 
 Removed = Mapping[str, tuple[int, ...]]
 #: name of a batch norm -> mean and variance of each channel
 Statistics = dict[str, tuple[np.ndarray, ...]]
-BatchNorm = tf.keras.layers.BatchNormalization
 
 
-class StatisticsNorm(tf.keras.layers.Layer):
+class StatisticsNorm(tf.keras.layers.BatchNormalization):
     """A batch norm that can sum up statistics over batches instead of using its moving ones.
 
     While ``collecting`` is on at trace time it normalises with the batch's own statistics, as a batch
@@ -41,33 +42,34 @@ class StatisticsNorm(tf.keras.layers.Layer):
     """
 
     def __init__(self, norm: tf.keras.layers.BatchNormalization) -> None:
-        super().__init__(trainable=False, name=norm.name, dtype=norm.dtype_policy)
-        self.axes = list(norm.axis) if isinstance(norm.axis, list | tuple) else [norm.axis]
-        self.epsilon, self.center, self.scale = norm.epsilon, norm.center, norm.scale
+        super().__init__(
+            axis=norm.axis,
+            epsilon=norm.epsilon,
+            center=norm.center,
+            scale=norm.scale,
+            fused=False,
+            trainable=False,
+            name=norm.name,
+            dtype=norm.dtype_policy,
+        )
         self.collecting = False
 
     def build(self, input_shape: Any) -> None:
-        rank = len(input_shape)
-        self.axes = [axis % rank for axis in self.axes]
-        self.others = [axis for axis in range(rank) if axis not in self.axes]
-        self.wide = [input_shape[axis] if axis in self.axes else 1 for axis in range(rank)]
-        weight = {"shape": [input_shape[self.axes[0]]] if len(self.axes) == 1 else self.wide, "dtype": tf.float32}
-        self.gamma = self.add_weight(name="gamma", initializer="ones", **weight) if self.scale else None
-        self.beta = self.add_weight(name="beta", initializer="zeros", **weight) if self.center else None
-        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **weight)
-        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **weight)
-        # These come last: the weights before them are a batch norm's own, in its order.
-        self.mean = self.add_weight(name="mean", initializer="zeros", **weight)
-        self.squares = self.add_weight(name="squares", initializer="zeros", **weight)
-        self.seen = self.add_weight(name="seen", initializer="zeros", shape=(), dtype=tf.float32)
         super().build(input_shape)
+        self.others = [axis for axis in range(len(input_shape)) if axis not in self.axis]
+        self.wide = [size if axis in self.axis else 1 for axis, size in enumerate(input_shape)]
+        # These come last: the weights before them are a batch norm's own, in its order.
+        kind = {"initializer": "zeros", "dtype": self.moving_mean.dtype, "experimental_autocast": False}
+        self.mean = self.add_weight(name="mean", shape=self.moving_mean.shape, trainable=False, **kind)
+        self.squares = self.add_weight(name="squares", shape=self.moving_mean.shape, trainable=False, **kind)
+        self.seen = self.add_weight(name="seen", shape=(), trainable=False, **kind)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        values = tf.cast(inputs, tf.float32)
+        values = tf.cast(inputs, self.moving_mean.dtype)
         mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
         if self.collecting:
-            mean, variance = tf.nn.moments(values, self.others, keepdims=len(self.axes) > 1)
-            self._add(tf.cast(tf.size(values), tf.float32) / float(math.prod(self.wide)), mean, variance)
+            mean, variance = tf.nn.moments(values, self.others, keepdims=len(self.axis) > 1)
+            self._add(tf.cast(tf.size(values), values.dtype) / float(math.prod(self.wide)), mean, variance)
         factor = tf.math.rsqrt(variance + self.epsilon)
         if self.gamma is not None:
             factor *= self.gamma
@@ -89,10 +91,24 @@ class StatisticsNorm(tf.keras.layers.Layer):
         for total in (self.mean, self.squares, self.seen):
             total.assign(tf.zeros_like(total))
 
-    def finish(self) -> None:
-        """Takes mean and population variance of all that was seen as the statistics."""
-        self.moving_mean.assign(self.mean)
-        self.moving_variance.assign(self.squares / self.seen)
+    def collected(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and population variance of all that was seen.
+
+        Raises:
+            DataError: nothing was seen.
+            ActivationError: they are not finite.
+        """
+        seen = self.seen.numpy()
+        if not seen:
+            raise DataError("Expected at least one batch of inputs. Received: none. Give inputs, batch by batch.")
+        mean, variance = self.mean.numpy(), self.squares.numpy() / seen
+        check_statistics(self.name, mean, variance)
+        return mean, variance
+
+    def take(self, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Makes these the statistics."""
+        self.moving_mean.assign(mean)
+        self.moving_variance.assign(variance)
 
 
 @dataclass
@@ -136,7 +152,7 @@ class _TwinBuilder(Rebuilder):
     def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
         old = record.layer
         new: tf.keras.layers.Layer
-        if isinstance(old, BatchNorm):
+        if isinstance(old, tf.keras.layers.BatchNormalization):
             new = StatisticsNorm(old)
         else:
             new = record.handler.clone(old, old.get_config())
@@ -182,12 +198,15 @@ def obstacle(graph: ChannelGraph) -> str | None:
 class EvaluationTwin:
     """A copy of a model that takes on one plan after another, without a rebuild or a retrace.
 
+    With a plan set it computes what the slim model computes, to float rounding.
+
     Args:
         graph: the channel graph of the model, or the model.
 
     Attributes:
         model: the twin itself, an uncompiled Keras model. Its layers have the original's names, its
             kernels the original's shapes.
+        alive: bool array over the channel ids of the graph: what stays under the plan that is set.
 
     Raises:
         ModelTypeError: no graph model.
@@ -201,31 +220,33 @@ class EvaluationTwin:
         self._norm_of = {record.name: new for record, new in builder.built if isinstance(new, StatisticsNorm)}
         self._norms = list(self._norm_of.values())
         self._originals = self.statistics()
-        self._re_estimated = False
+        self.alive = self.graph.alive({})
         self._cuts = [cut for record, new in builder.built for cut in _cuts(record, new)]
         self._forward = tf.function(lambda inputs: self.model(inputs, training=False), reduce_retracing=True)
         self._collect = tf.function(self._collecting, reduce_retracing=True)
 
-    def set_plan(self, removed: Removed) -> None:
-        """Takes on a plan: group -> slots that go (``plan.removed``). Statistics become the original's again.
+    def set_plan(self, plan: PruningPlan | Removed) -> None:
+        """Takes on a plan. Statistics become the original's again.
+
+        Args:
+            plan: the plan, or group -> slots that go (``plan.removed``).
 
         Raises:
-            ModelTypeError: something in the model mixes channels that may go (:func:`obstacle`); then
-                only the empty plan can be taken on.
+            PlanError: the plan was made for another model, or is unsound.
+            ModelTypeError: a layer takes statistics or a scale over channels that may go; then only
+                the empty plan can be taken on.
         """
+        removed = checked_removal(self.graph, plan)
         if self._obstacle and any(removed.values()):
             raise ModelTypeError(
                 f"Expected a model that an evaluation twin can stand in for. Received: one in which {self._obstacle}. "
                 "Evaluate the slim model instead: tfqprune.prune(model, plan)."
             )
-        alive = self.graph.alive(dict(removed))
+        self.alive = self.graph.alive(removed)
         for cut in self._cuts:
-            cut.update(alive)
-        if self._re_estimated:
-            for name, (mean, variance) in self._originals.items():
-                self._norm_of[name].moving_mean.assign(mean)
-                self._norm_of[name].moving_variance.assign(variance)
-            self._re_estimated = False
+            cut.update(self.alive)
+        for name, (mean, variance) in self._originals.items():  # whoever evaluates the model may have changed them
+            self._norm_of[name].take(mean, variance)
 
     def statistics(self) -> Statistics:
         """Mean and variance of each batch norm as they are now, by layer name, over all channels."""
@@ -243,6 +264,10 @@ class EvaluationTwin:
 
         Args:
             batches: inputs, batch by batch; at least one.
+
+        Raises:
+            DataError: no batch.
+            ActivationError: NaN or infinity reaches a batch norm, which is named; statistics stay as they were.
         """
         if not self._norms:
             return
@@ -250,9 +275,9 @@ class EvaluationTwin:
             norm.start()
         for inputs in batches:
             self._collect(inputs)
-        for norm in self._norms:
-            norm.finish()
-        self._re_estimated = True
+        found = [norm.collected() for norm in self._norms]  # all are looked at before any changes
+        for norm, (mean, variance) in zip(self._norms, found, strict=True):
+            norm.take(mean, variance)
 
     def _collecting(self, inputs: Any) -> None:
         # Runs while the function is traced: the graph holds the collecting branch of every norm.

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tfqprune as tq
 from tfqprune.allocation import Allocator, SensitivityCurves, allocator_names, get_allocator, register_allocator
 from tfqprune.allocation.curves import measure
-from tfqprune.errors import BudgetError, DataError, EvaluationError, OutputError, PlanError
+from tfqprune.errors import ActivationError, BudgetError, DataError, EvaluationError, OutputError, PlanError
 from tfqprune.fitting import Fitter
 from tfqprune.testing import AllocatorConformance
 from tfqprune.testing.criteria import network
@@ -150,6 +150,25 @@ def test_sensitive_group_stays_whole() -> None:
     assert allocator.curves.values == {"first": [0.75, 0.5], "second": [1.0, 1.0]}
     assert len(calls) == 5  # the whole model, two groups at two rungs
     assert plan.notes["baseline"] == 1.0
+
+
+def test_cut_that_breaks_the_model_down_is_not_taken() -> None:
+    model = network("float")
+    x = noise()[0]
+
+    def evaluate(twin: tf.keras.Model) -> float:
+        """Re-estimates batch norms on values that overflow as soon as "first" has lost a unit."""
+        kernel = twin.get_layer("second").kernel.numpy()  # (3, 3, first, second)
+        whole = np.abs(kernel).sum(axis=(0, 1, 3)).all()
+        tq.reestimate_batch_norms(twin, x if whole else x * np.float32(1e30))
+        return 1.0
+
+    allocator = tq.SensitivityAllocator(tq.Budget(params=0.8), evaluate=evaluate, ladder=(0.25, 0.5))
+    plan = allocator.allocate(model, "latent_l1")
+    assert np.isnan(allocator.curves.values["first"]).all()
+    assert set(plan.removed) == {"second"}
+    with pytest.raises(ActivationError, match="at batch norm"):  # the whole model
+        tq.SensitivityAllocator(tq.Budget(params=0.8), validation=noise(), calibration=x * 1e30).allocate(model)
 
 
 def test_curves_are_measured_once(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.records import TrialRecord, pareto_front
 from tfqprune.budget import format_cost
 from tfqprune.errors import BudgetError, EvaluationError, OutputError, PlanError
+from tfqprune.twin import EvaluationTwin
 
 
 def ratios(tuner: tq.RatioTuner) -> list[dict[str, float]]:
@@ -182,6 +183,21 @@ def test_failed_trials_are_marked_and_the_search_goes_on(make_tuner, train, vali
     assert "val_accuracy is nan" in records[2].message
     assert records[1].value is None is records[2].value
     assert len(tuner.get_best_plans(12)) == 10
+
+
+def test_a_trial_whose_activations_overflow_is_failed(make_tuner, train, validation, monkeypatch) -> None:
+    own, calls = EvaluationTwin.re_estimate, []
+
+    def overflowing(self, batches):
+        calls.append(1)
+        own(self, [batch * 1e30 for batch in batches] if len(calls) == 2 else batches)
+
+    monkeypatch.setattr(EvaluationTwin, "re_estimate", overflowing)
+    tuner = make_tuner(max_trials=4)
+    tuner.search(train, validation_data=validation, verbose=0)
+    records = tuner.records()
+    assert [record.status for record in records] == ["COMPLETED", "FAILED", "COMPLETED", "COMPLETED"]
+    assert "NaN or infinity at batch norm" in records[1].message
 
 
 def test_nothing_but_failures_ends_the_search(make_tuner, train, validation, monkeypatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfqprune.errors import EvaluationError, OutputError
+from tfqprune.errors import ActivationError, EvaluationError, OutputError
 from tfqprune.files import write_json
 from tfqprune.fitting import Family, Fitter
 from tfqprune.progress import track
@@ -139,12 +139,20 @@ def measure(
     missing = [group for group in fitter.groups if group.name not in curves.values]
     for group in track(missing, "sensitivity", len(missing)):
         counts = sorted({fitter.counts({group.name: ratio})[group.name] for ratio in ladder} - {0})
-        values = [checked_value(evaluate(fitter.removed({group.name: count}))) for count in counts]
+        values = [_value(evaluate, fitter.removed({group.name: count})) for count in counts]
         curves.ratios[group.name] = [count / group.size for count in counts]
         curves.values[group.name] = values
         if path is not None:
             curves.save(path)
     return curves
+
+
+def _value(evaluate: Callable[[Removed], float], removed: Removed) -> float:
+    """What a cut is worth; not a number where it breaks the model down."""
+    try:
+        return checked_value(evaluate(removed))
+    except ActivationError:
+        return math.nan
 
 
 def checked_value(value: Any) -> float:

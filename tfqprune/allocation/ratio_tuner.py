@@ -31,7 +31,7 @@ from tfqprune.allocation.space import RatioSpace, Shared
 from tfqprune.allocation.tensorboard import log_trial
 from tfqprune.budget import Budget, format_cost
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import BudgetError, EvaluationError, PlanError, TfqpruneError
+from tfqprune.errors import ActivationError, BudgetError, EvaluationError, PlanError, TfqpruneError
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Bounds, Fitter
@@ -357,10 +357,10 @@ class RatioTuner(SearchResults):
             with alive if is_worker() else contextlib.nullcontext():
                 self._run_and_update_trial(trial, *args, **kwargs)
             trial.status = "COMPLETED"
+        except (keras_tuner.errors.FailedTrialError, ActivationError):
+            trial.status, trial.message = "FAILED", traceback.format_exc()
         except (TfqpruneError, keras_tuner.errors.FatalError):
             raise  # this can never work: no trial would fare better
-        except keras_tuner.errors.FailedTrialError:
-            trial.status, trial.message = "FAILED", traceback.format_exc()
         except Exception:  # out of memory, a runtime's error: this trial failed, the search goes on
             trial.status, trial.message = "INVALID", traceback.format_exc()
 

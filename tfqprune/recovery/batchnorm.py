@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.errors import DataError
-from tfqprune.models import check_model
+from tfqprune.errors import ActivationError, DataError, ModelTypeError
+from tfqprune.models import check_model, is_keras_model
 from tfqprune.progress import track
 from tfqprune.samples import take_samples
 
@@ -47,7 +47,7 @@ def reestimate_batch_norms(
     Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, call this PreciseBN.
 
     Args:
-        model: a functional or sequential tf_keras model; slim, masked or dense.
+        model: a functional or sequential tf_keras model; slim, masked, dense, or the ``model`` of an evaluation twin.
         data: an array ``[samples, ...]``, a pair (x, y) whose y is ignored, a list or mapping of arrays for several
             inputs, an object with ``x`` and ``y``, or a tf.data.Dataset.
         batches: at most so many batches are used; None: all there are (not for endless data sets).
@@ -58,8 +58,14 @@ def reestimate_batch_norms(
 
     Raises:
         ModelTypeError: no graph model.
-        DataError: data that does not fit, too small a number, or statistics that are not finite.
+        DataError: data that does not fit, or too small a number.
+        ActivationError: NaN or infinity reaches a batch norm, which is named.
     """
+    if not is_keras_model(model) and is_keras_model(getattr(model, "model", None)):
+        raise ModelTypeError(
+            f"Expected a tf_keras model. Received: an object of type {type(model).__name__}, which holds one. "
+            "Pass its attribute `model`."
+        )
     check_model(model)
     for name, value in (("batches", batches), ("batch_size", batch_size)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -87,16 +93,30 @@ def reestimate_batch_norms(
         if not found.count:
             continue
         variance = found.squares / found.count
-        if not (np.isfinite(found.mean).all() and np.isfinite(variance).all()):
-            raise DataError(
-                f"Expected finite activations. Received: NaN or infinity at batch norm {layer.name!r}. "
-                "Look at the model's weights and the range of the data."
-            )
+        check_statistics(layer.name, found.mean, variance)
         pairs += [(layer.moving_mean, found.mean), (layer.moving_variance, variance)]
     tf.keras.backend.batch_set_value(
         [(variable, np.asarray(value, np.float32).reshape(variable.shape)) for variable, value in pairs]
     )
     return model
+
+
+def check_statistics(name: str, mean: np.ndarray, variance: np.ndarray) -> None:
+    """Checks what a batch norm has seen.
+
+    Args:
+        name: the batch norm's.
+        mean: of the rows it saw.
+        variance: the same.
+
+    Raises:
+        ActivationError: NaN or infinity is among them.
+    """
+    if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+        raise ActivationError(
+            f"Expected finite activations. Received: NaN or infinity at batch norm {name!r}. "
+            "Look at the model's weights and the range of the data."
+        )
 
 
 @contextmanager
