@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 
 from tfqprune.layers.space import Channels
 
 #: stands for an unknown size in trial runs: divisible by 2, 3, 4, 6.
 TRIAL_SIZE = 12
+#: numbers are sent digit by digit: any type of tensor holds whole numbers below this (bfloat16 to 256, int8 to 127)
+_BASE = 128
 
 Function = Callable[[list[np.ndarray]], list[np.ndarray]]
 
@@ -61,22 +64,36 @@ def trace(
     Returns:
         For each output the movement, or None where the output holds other values than labels.
     """
-    offset, grids = 1, []  # label 0 is kept free: it is what padding brings in
-    for shape, channels in zip(shapes, inputs, strict=True):
-        assert channels.axis is not None
-        grids.append(labelled(shape, channels.axis, np.arange(offset, offset + len(channels))))
+    offset, numbers = 1, []  # label 0 is kept free: it is what padding brings in
+    for channels in inputs:
+        numbers.append(np.arange(offset, offset + len(channels)))
         offset += len(channels)
-    return [_read(np.asarray(output), offset, len(grids) == 1) for output in function(grids)]
+    runs, place = [], 1
+    while place < offset:
+        grids = []
+        for shape, channels, labels in zip(shapes, inputs, numbers, strict=True):
+            assert channels.axis is not None
+            grids.append(labelled(shape, channels.axis, labels // place % _BASE))
+        runs.append(function(grids))
+        place *= _BASE
+    return [_read(digits, offset, len(inputs) == 1) for digits in zip(*runs, strict=True)]
 
 
-def _read(output: np.ndarray, limit: int, last: bool) -> Movement | None:
-    if output.ndim < 2 or output.dtype.kind not in "fiu" or not output.size:
+def _read(digits: Sequence[np.ndarray], limit: int, last: bool) -> Movement | None:
+    """From what became of each digit of the labels, the lowest first, to the movement."""
+    labels = np.zeros((), np.int64)
+    for place, output in enumerate(digits):
+        kind = tf.as_dtype(output.dtype)  # it knows bfloat16, which NumPy does not
+        if output.ndim < 2 or not (kind.is_floating or kind.is_integer) or not output.size:
+            return None
+        grid = output[0].astype(np.float64)
+        whole = np.rint(grid)
+        if not np.array_equal(whole, grid) or whole.min() < 0 or whole.max() >= _BASE:
+            return None
+        labels = labels + whole.astype(np.int64) * _BASE**place
+    if labels.max() >= limit:
         return None
-    grid = output[0]
-    labels = np.rint(grid)
-    if not np.array_equal(labels, grid) or labels.min() < 0 or labels.max() >= limit:
-        return None
-    axis, lines = _channel_axis(labels.astype(np.int64) - 1, last)
+    axis, lines = _channel_axis(labels - 1, last)
     first = lines[0]
     ties = []
     for line in lines[1:]:
