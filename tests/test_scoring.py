@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import hypothesis
 import larq as lq
 import numpy as np
@@ -36,6 +38,12 @@ def hidden(kernel: np.ndarray, quantizer: str | None = None) -> tf.keras.Model:
     model = tf.keras.Model(inputs, K.Dense(1)(layer(inputs)))
     layer.set_weights([kernel.astype("float32")])
     return model
+
+
+def named(function: Callable, name: str) -> Callable:
+    """The function under a name of its own."""
+    function.__name__ = name
+    return function
 
 
 class TestAuto:
@@ -121,25 +129,56 @@ class TestOwnCriteria:
     @pytest.mark.parametrize(
         ("answer", "message"),
         [
-            (np.zeros(3), r"return 2 numbers for layer 'hidden'.*shape \(3,\)"),
+            (np.zeros(3), r"'answer'.* return 2 real numbers for layer 'hidden' of group 'hidden'.*shape \(3,\)"),
             (np.zeros((2, 1)), r"shape \(2, 1\)"),
+            (None, r"Received: None \(of type NoneType\)"),
+            ([[1.0], [1.0, 2.0]], r"layer 'hidden'.*Received: \[\[1.0\], \[1.0, 2.0\]\] \(of type list\)"),
+            ([1.0, None], r"Received: \[1.0, None\] \(of type list\)"),
+            (["1", "2"], r"shape \(2,\) and type <U1"),
+            (np.array([1, 2 + 1j]), "type complex128"),
             (np.array([1, np.nan]), "finite scores.*nan for unit 1"),
             (np.array([np.inf, 0]), "inf for unit 0"),
         ],
     )
-    def test_nonsense_is_named(self, answer: np.ndarray, message: str) -> None:
+    def test_nonsense_is_named(self, answer: object, message: str) -> None:
         with pytest.raises(CriterionError, match=message):
-            tq.score(hidden(np.array([[1.0, 3.0]])), lambda filters: answer)
+            tq.score(hidden(np.array([[1.0, 3.0]])), named(lambda filters: answer, "answer"))
 
-    def test_group_left_out(self) -> None:
-        class Nothing(Criterion):
-            name = "nothing"
+    # Scores of a layer are divided by their mean.
+    @pytest.mark.parametrize(
+        ("numbers", "expected"),
+        [
+            ([1, 2], [2 / 3, 4 / 3]),
+            (np.array([1, 2], np.int8), [2 / 3, 4 / 3]),
+            (tf.constant([1, 2], tf.bfloat16), [2 / 3, 4 / 3]),
+            ([True, False], [2, 0]),
+        ],
+    )
+    def test_whatever_holds_numbers_is_taken(self, numbers: object, expected: list[float]) -> None:
+        scores = tq.score(hidden(np.array([[1.0, 3.0]])), lambda filters: numbers)["hidden"]
+        assert scores.dtype == np.float64
+        np.testing.assert_allclose(scores, expected)
 
+    @pytest.mark.parametrize("combined", [False, True])
+    @pytest.mark.parametrize(
+        ("answer", "message"),
+        [
+            (None, r"'Answer' to return a mapping.*Received: None \(of type NoneType\)"),
+            ([0.0, 1.0], r"a mapping.*Received: \[0.0, 1.0\] \(of type list\)"),
+            ({}, "'Answer' to return a mapping.*Received: none for group 'hidden'"),
+            ({"hidden": [[1], [1, 2]]}, r"'Answer'.*group 'hidden'.*Received: \[\[1\], \[1, 2\]\] \(of type list\)"),
+            ({"hidden": np.array([1j, 2])}, "2 real numbers for group 'hidden'.*type complex128"),
+            ({"hidden": [np.nan, 1]}, "finite scores for group 'hidden'.*nan for unit 0"),
+        ],
+    )
+    def test_nonsense_of_a_class_is_named(self, answer: object, message: str, combined: bool) -> None:
+        class Answer(Criterion):
             def score_groups(self, graph, groups, samples):
-                return {}
+                return answer
 
-        with pytest.raises(CriterionError, match="'nothing' returned no scores for group 'hidden'"):
-            tq.score(hidden(np.array([[1.0, 3.0]])), Nothing())
+        criterion = {Answer(): 1, "random": 1} if combined else Answer()
+        with pytest.raises(CriterionError, match=message):
+            tq.score(hidden(np.array([[1.0, 3.0]])), criterion)
 
 
 class TestBadRequests:

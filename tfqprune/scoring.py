@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import Criterion, Samples, best_criterion, get_criterion, take_samples
-from tfqprune.criteria.base import check_length
+from tfqprune.criteria.base import checked_scores
 from tfqprune.criteria.filters import check_weights
 from tfqprune.errors import CriterionError
 from tfqprune.plan import PruningPlan, plan_from_ratios
@@ -42,7 +42,7 @@ def score(
     Raises:
         ModelTypeError: no graph model.
         CriterionError: unknown criterion; one that needs data, without data; weights that are not finite; a
-            criterion that returns another number of scores, or NaN.
+            criterion that returns anything but one finite number for each unit.
         DataError: data that does not fit the model, or activations that are not finite.
     """
     return score_graph(ChannelGraph(model), criterion, data, samples=samples, **options)
@@ -79,17 +79,9 @@ def run_criterion(
     check_weights(graph)
     taken: Samples | None = take_samples(graph.model, data, samples) if criterion.needs_data else None
     scores = {group.name: np.zeros(group.size) for group in graph.groups}
-    found = criterion.score_groups(graph, graph.prunable, taken) if graph.prunable else {}
-    unread = []
-    for group in graph.prunable:
-        if group.name not in found:
-            raise CriterionError(f"Criterion {criterion.name!r} returned no scores for group {group.name!r}.")
-        values = found[group.name]
-        if values is None:
-            unread.append(group)
-        else:
-            check_length(criterion, values, group.size, f"group {group.name!r}")
-            scores[group.name] = np.asarray(values, np.float64)
+    found = checked_scores(criterion, graph, graph.prunable, taken) if graph.prunable else {}
+    scores.update({name: values for name, values in found.items() if values is not None})
+    unread = [group for group in graph.prunable if found[group.name] is None]
     if unread:
         names = ", ".join(repr(group.name) for group in unread)
         if criterion.name == _FALLBACK:

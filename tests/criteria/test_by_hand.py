@@ -149,6 +149,27 @@ def test_redundancy_counts_turned_filters_before_a_batch_norm() -> None:
     np.testing.assert_array_equal(score(redundant(norm=True), "redundancy")["hidden"], [3, 2, 0, 1])
 
 
+# Two branches are added. Signs of eight weights, filters of units 0, 1, 2 (no batch norm: turned ones are far):
+#   a: ++++++++, ----++++, --++++++: shares that differ 01 4/8, 02 2/8, 12 2/8, mean 1/3; over it 24/16, 12/16, 12/16.
+#   b: ++++++++, ---+++++, +-------: 01 3/8, 02 7/8, 12 6/8, mean 2/3; over it 9/16, 21/16, 18/16.
+# Sums 01 33/16, 02 33/16, 12 30/16: 12 is nearest. (Undivided it would be 01: 7/8, 9/8, 8/8; in b alone, too.)
+# Norms, sizes times sqrt 8: a 0.1, 0.6, 0.2 over their mean 0.3: 1/3, 2, 2/3; b 8, 6, 7 over 7: 8/7, 1 - 1/7, 1;
+# sums 31/21, 60/21, 35/21: of 1 and 2 it is 2 that goes (undivided 1: 6.6 < 7.2), then of 0 and 1 it is 0, then 1.
+def test_redundancy_over_the_members_of_a_coupled_group() -> None:
+    minus = {"a": [[], [0, 1, 2, 3], [0, 1]], "b": [[], [0, 1, 2], [1, 2, 3, 4, 5, 6, 7]]}
+    sizes = {"a": [0.1, 0.6, 0.2], "b": [8, 6, 7]}
+    inputs = K.Input((8,))
+    layers = [lq.layers.QuantDense(3, kernel_quantizer="ste_sign", use_bias=False, name=name) for name in "ab"]
+    model = tf.keras.Model(inputs, K.Dense(1)(K.Add()([layer(inputs) for layer in layers])))
+    for layer in layers:
+        kernel = np.tile(sizes[layer.name], (8, 1))
+        for unit, positions in enumerate(minus[layer.name]):
+            kernel[positions, unit] *= -1
+        layer.set_weights([kernel])
+    # order 2, 0, 1: unit 0 is 1st (from 0), unit 1 is 2nd, unit 2 is 0th
+    np.testing.assert_array_equal(score(model, "redundancy")["a"], [1, 2, 0])
+
+
 # y = 3 h0 + h1 with h = x. Sample (1, 2), label 4: y = 5, dL/dy = 2 (5 - 4) = 2; dL/dg = 2 * (3 * 1, 1 * 2) = (6, 4).
 # Sample (0, 1), label 3: y = 1, dL/dy = -4; dL/dg = -4 * (0, 1) = (0, -4).
 # Mean |.|: 3, 4. Half the mean square: (36 + 0) / 4 = 9, (16 + 16) / 4 = 8.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
-from tfqprune.criteria import Criterion, FlipFrequencyCallback, criterion_names, get_criterion
+from tfqprune.criteria import Criterion, FilterCriterion, Filters, FlipFrequencyCallback, criterion_names, get_criterion
 from tfqprune.criteria.flips import FlipFrequency
 from tfqprune.scoring import run_criterion
 from tfqprune.testing import CriterionConformance
@@ -49,11 +51,15 @@ class TestRandom(CriterionConformance):
 
 
 class TestRankCombination(CriterionConformance):
+    says = "Reads and needs what the criteria in it do. Source: ours."
+
     def make_criterion(self) -> Criterion:
         return get_criterion({"latent_l1": 2, "taylor": 1})
 
 
 class TestFunction(CriterionConformance):
+    says = "Reads deployed weights, or latent ones where ``reads`` says so; no data; no gradients. Source: its author."
+
     def make_criterion(self) -> Criterion:
         def spread(filters: np.ndarray) -> np.ndarray:
             return filters.std(axis=1)
@@ -61,7 +67,54 @@ class TestFunction(CriterionConformance):
         return get_criterion(spread)
 
 
+@pytest.mark.parametrize(
+    ("criterion", "reads"),
+    [
+        (lambda: get_criterion(np.ptp, reads="latent"), "latent"),
+        (lambda: get_criterion(np.ptp), "deployed"),
+        (lambda: get_criterion({"latent_l1": 1, "random": 2}), "latent"),
+        (lambda: get_criterion({"latent_l1": 1, "deployed_l1": 1}), "both"),
+        (lambda: get_criterion({"redundancy": 1}), "both"),
+        (lambda: get_criterion({"random": 1}), "nothing"),
+    ],
+)
+def test_reads_follows_what_it_is_made_of(criterion: Callable[[], Criterion], reads: str) -> None:
+    assert criterion().reads == reads
+
+
+@pytest.mark.parametrize(
+    "docstring",
+    [
+        None,
+        "Reads deployed weights; no data; no gradients. Source: ours.",
+        "Reads latent weights; needs data; no gradients. Source: ours.",
+        "Reads latent weights; no data; needs gradients. Source: ours.",
+        "Reads latent weights; no data; no gradients. Source: theirs.",
+    ],
+)
+def test_a_docstring_that_says_something_else(docstring: str | None) -> None:
+    class Own(FilterCriterion):
+        reads = "latent"
+
+        def score_filters(self, filters: Filters) -> np.ndarray:
+            return filters.latent().max(axis=1)
+
+    class Suite(CriterionConformance):
+        def make_criterion(self) -> Criterion:
+            return Own()
+
+    Own.__doc__ = docstring
+    with pytest.raises(
+        AssertionError, match=r"Own to say: Reads latent weights; no data; no gradients\. Source: ours\."
+    ):
+        Suite().test_its_docstring_agrees()
+    Own.__doc__ = "The largest.\n\n    Reads latent weights; no data; no\n    gradients. Source: ours.\n    "
+    Suite().test_its_docstring_agrees()
+
+
 class TestFlipFrequency(CriterionConformance):
+    says = "Ours, after Li and Ren"
+
     def make_criterion(self) -> Criterion:
         return FlipFrequency(self.watched(network("float")))
 

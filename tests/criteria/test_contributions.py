@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import hypothesis
 import larq as lq
 import numpy as np
@@ -10,6 +13,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tfqprune import progress
 from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import contributions
 from tfqprune.criteria.contributions import covariance, inverse, read
@@ -261,3 +265,12 @@ def _clear(gram: np.ndarray) -> bool:
             return False
         gone.append(unit)
     return True
+
+
+def test_the_stage_behind_the_model_has_a_bar_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
+    score(network("float"), "reconstruction", samples_for(network("float"))[0][0])
+    assert "contributions" in terminal.getvalue()

@@ -73,8 +73,10 @@ class ActivationCriterion(Criterion):
 class MeanActivation(ActivationCriterion):
     """Mean |x| of what the consumers' kernels read, behind their input quantisers.
 
-    Polyak and Wolf, "Channel-Level Acceleration of Deep Face Representations", IEEE Access 2015, and the comparison in
-    arXiv 1611.06440. Ours: in front of a sign quantiser, whose outputs all have size 1, its input is read instead.
+    Ours: the size counts, not the value; in front of a sign quantiser, whose outputs all have size 1, its input is read
+    instead.
+
+    Reads no weights; needs data; no gradients. Source: mean activation as in Molchanov et al., arXiv 1611.06440.
     """
 
     source: ClassVar[str] = "mean activation as in Molchanov et al., arXiv 1611.06440"
@@ -87,9 +89,11 @@ class MeanActivation(ActivationCriterion):
 class APoZ(ActivationCriterion):
     """One minus the average percentage of zeros in what the consumers' kernels read.
 
-    Hu et al., "Network Trimming", arXiv 1607.03250. Ours: the share is taken behind the input quantiser; behind a sign
-    quantiser, which has no zero, the share of the commoner of its two values stands for it: a channel that is always
-    +1 is a constant, which the batch norm behind the consumer takes up.
+    Ours: the share is taken behind the input quantiser; behind a sign quantiser, which has no zero, the share of the
+    commoner of its two values stands for it: a channel that is always +1 is a constant, which the batch norm behind the
+    consumer takes up.
+
+    Reads no weights; needs data; no gradients. Source: Hu et al., Network Trimming, arXiv 1607.03250.
     """
 
     source: ClassVar[str] = "Hu et al., Network Trimming, arXiv 1607.03250"

@@ -7,6 +7,7 @@ needs data and gradients, and where it comes from.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, overload
@@ -19,6 +20,7 @@ from tfqprune.errors import CriterionError
 from tfqprune.samples import Samples
 
 Scores = dict[str, "np.ndarray | None"]
+Reads = Literal["latent", "deployed", "both", "nothing"]
 FilterFunction = Callable[[np.ndarray], np.ndarray]
 
 
@@ -27,11 +29,14 @@ class Criterion(ABC):
 
     Subclass it, implement :meth:`score_groups`, and decorate with ``@register_criterion("name")``. A criterion that
     looks at one layer's filters at a time is easier to write from :class:`FilterCriterion`.
-    ``tests/criteria/conformance.py`` holds a suite to subclass.
+    ``tfqprune.testing.CriterionConformance`` is a suite to subclass.
+
+    The docstring says the same of it as the attributes, in one sentence: ``Reads latent weights; needs data; no
+    gradients. Source: ours.``
 
     Attributes:
         name: under which it is registered; it is kept in plans.
-        reads: "latent" or "deployed": which weights it looks at ("nothing": none).
+        reads: "latent", "deployed" or "both": which weights it looks at ("nothing": none).
         needs_data: whether it looks at samples.
         needs_gradients: whether it differentiates a loss.
         greedy: whether its scores are an order of removal (0 goes first), in which each unit was judged
@@ -40,7 +45,7 @@ class Criterion(ABC):
     """
 
     name: str = ""
-    reads: ClassVar[Literal["latent", "deployed", "nothing"]] = "deployed"
+    reads: Reads = "deployed"
     needs_data: bool = False
     needs_gradients: bool = False
     greedy: ClassVar[bool] = False
@@ -84,15 +89,17 @@ class FilterCriterion(Criterion):
         for group in groups:
             parts = []
             for filters in members(graph, group):
-                scores = np.asarray(self.score_filters(filters), np.float64)
-                check_length(self, scores, len(filters.slots), f"layer {filters.record.name!r}")
+                what = f"layer {filters.record.name!r} of group {group.name!r}"
+                scores = checked(self, self.score_filters(filters), len(filters.slots), what)
                 parts.append(filters.spread(scores))
             result[group.name] = together(parts)
         return result
 
 
 class FunctionCriterion(FilterCriterion):
-    """A user's function of one layer's deployed (or latent) filters.
+    """A user's function of one layer's filters.
+
+    Reads deployed weights, or latent ones where ``reads`` says so; no data; no gradients. Source: its author.
 
     Args:
         function: takes a float array ``[units, weights]``, returns the score of each unit ``[units]``.
@@ -100,15 +107,17 @@ class FunctionCriterion(FilterCriterion):
         reads: "deployed" or "latent".
     """
 
-    def __init__(self, function: FilterFunction, name: str | None = None, reads: str = "deployed") -> None:
+    source: ClassVar[str] = "its author"
+
+    def __init__(self, function: FilterFunction, name: str | None = None, reads: Reads = "deployed") -> None:
         if reads not in ("deployed", "latent"):
             raise CriterionError(f"Expected reads to be 'deployed' or 'latent'. Received: {reads!r}.")
         self.function = function
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
-        self.weights = reads
+        self.reads = reads
 
     def score_filters(self, filters: Filters) -> np.ndarray:
-        return np.asarray(self.function(filters.latent() if self.weights == "latent" else filters.deployed()))
+        return self.function(filters.latent() if self.reads == "latent" else filters.deployed())
 
 
 def together(parts: Sequence[np.ndarray]) -> np.ndarray | None:
@@ -139,24 +148,66 @@ def ranks(order: np.ndarray) -> np.ndarray:
     return scores
 
 
-def check_length(criterion: Criterion, scores: Any, count: int, what: str) -> None:
-    """Checks that a criterion returned one finite number for each unit.
+def checked(criterion: Criterion, scores: Any, count: int, what: str) -> np.ndarray:
+    """What a criterion returned for some units, as one finite number for each.
+
+    Args:
+        criterion: the criterion.
+        scores: what it returned.
+        count: how many units there are.
+        what: what they are units of, for the message.
+
+    Returns:
+        Float64 array ``[count]``.
 
     Raises:
         CriterionError: another shape or type, or NaN or infinity among the scores.
     """
-    array = np.asarray(scores)
-    if array.shape != (count,) or array.dtype.kind not in "fiu":
+    try:
+        array = np.asarray(scores)
+    except Exception:  # ragged lists, or whatever a user's object raises
+        array = np.asarray(None)
+    if array.shape != (count,) or not np.can_cast(array.dtype, np.float64, "same_kind"):
+        form = f"an array of shape {array.shape} and type {array.dtype}"
         raise CriterionError(
-            f"Expected criterion {criterion.name!r} to return {count} numbers for {what}, one a unit. "
-            f"Received: an array of shape {array.shape} and type {array.dtype}."
+            f"Expected criterion {criterion.name!r} to return {count} real numbers for {what}, one a unit. "
+            f"Received: {_shown(scores) if array.dtype == object else form}. Return a float array [units]."
         )
-    if not np.isfinite(array).all():
-        bad = np.flatnonzero(~np.isfinite(array))
+    array = array.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(array))
+    if len(bad):
         raise CriterionError(
             f"Expected criterion {criterion.name!r} to return finite scores for {what}. "
             f"Received: {array[bad[0]]} for unit {bad[0]} ({len(bad)} of {count} are not finite)."
         )
+    return array
+
+
+def checked_scores(
+    criterion: Criterion, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None
+) -> Scores:
+    """What a criterion scores, checked: for each group float64 ``[units]``, or None where it has nothing to read.
+
+    Raises:
+        CriterionError: no mapping, a group left out, or scores that :func:`checked` refuses.
+    """
+    found = criterion.score_groups(graph, groups, samples)
+    expected = f"Expected criterion {criterion.name!r} to return a mapping from the name of each group to its scores. "
+    if not isinstance(found, Mapping):
+        raise CriterionError(f"{expected}Received: {_shown(found)}.")
+    result: Scores = {}
+    for group in groups:
+        if group.name not in found:
+            raise CriterionError(
+                f"{expected}Received: none for group {group.name!r}. Return None for it where there is nothing to read."
+            )
+        scores = found[group.name]
+        result[group.name] = None if scores is None else checked(criterion, scores, group.size, f"group {group.name!r}")
+    return result
+
+
+def _shown(value: Any) -> str:
+    return f"{reprlib.repr(value)} (of type {type(value).__name__})"
 
 
 _CRITERIA: dict[str, Callable[..., Criterion]] = {}
@@ -218,6 +269,7 @@ def get_criterion(criterion: Any, **options: Any) -> Criterion:
                 f"Expected options ({', '.join(options)}) with a criterion's name. Received: criterion "
                 f"{criterion.name!r}, which is made already; give them where it is made."
             )
+        criterion.name = criterion.name or type(criterion).__name__
         return criterion
     if isinstance(criterion, Mapping):
         return get_criterion("rank_combination", weights=criterion, **options)

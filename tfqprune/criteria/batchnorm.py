@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,12 +17,14 @@ from tfqprune.samples import Samples
 class BatchNormScale(Criterion):
     """|gamma| of the batch norms that the group's channels pass, each norm's divided by its mean.
 
-    Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", arXiv 1708.06519, who train
-    with a penalty on gamma; here it is taken as it is. Directly before a sign gamma only moves a threshold, so
-    there it means little. Groups that pass no batch norm with a gamma are ranked by latent L1.
+    The paper trains with a penalty on gamma; here it is taken as it is. Directly before a sign gamma only moves a
+    threshold, so there it means little. Groups that pass no batch norm with a gamma are ranked by latent L1.
+
+    Reads latent weights; no data; no gradients. Source: Liu et al., Network Slimming, arXiv 1708.06519 (without its
+    training penalty).
     """
 
-    reads: ClassVar[Literal["latent", "deployed", "nothing"]] = "latent"
+    reads = "latent"
     source = "Liu et al., Network Slimming, arXiv 1708.06519 (without its training penalty)"
 
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:

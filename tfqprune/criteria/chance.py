@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -17,11 +16,13 @@ from tfqprune.samples import Samples
 class Random(Criterion):
     """Uniform random scores, the same for the same seed and group name.
 
+    Reads no weights; no data; no gradients. Source: chance.
+
     Args:
         seed: a whole number.
     """
 
-    reads: ClassVar[Literal["latent", "deployed", "nothing"]] = "nothing"
+    reads = "nothing"
     source = "chance"
 
     def __init__(self, seed: int = 0) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.criteria.base import Criterion, Scores, check_length, get_criterion, register_criterion
+from tfqprune.criteria.base import Criterion, Reads, Scores, checked_scores, get_criterion, register_criterion
 from tfqprune.errors import CriterionError
 from tfqprune.samples import Samples
 
@@ -20,11 +20,11 @@ class RankCombination(Criterion):
 
     Ties get the mean of their ranks. A criterion that has nothing to read in a group has no say there.
 
+    Reads and needs what the criteria in it do. Source: ours.
+
     Args:
         weights: criterion (a name or a ``Criterion``) -> weight, above 0. Weights need not sum to 1.
     """
-
-    source: ClassVar[str] = "ours"
 
     def __init__(self, weights: Mapping[Any, float]) -> None:
         if not isinstance(weights, Mapping) or not weights:
@@ -34,6 +34,7 @@ class RankCombination(Criterion):
             if not number or not 0 < float(weight) < float("inf"):
                 raise CriterionError(f"Expected a weight above 0 for criterion {key!r}. Received: {weight!r}.")
         self.parts = [(get_criterion(key), float(weight)) for key, weight in weights.items()]
+        self.reads = _together({part.reads for part, _ in self.parts})
         self.needs_data = any(part.needs_data for part, _ in self.parts)
         self.needs_gradients = any(part.needs_gradients for part, _ in self.parts)
         self.name = " + ".join(f"{weight:g} {part.name}" for part, weight in self.parts)
@@ -42,11 +43,16 @@ class RankCombination(Criterion):
         total = {group.name: np.zeros(group.size) for group in groups}
         share = dict.fromkeys(total, 0.0)
         for part, weight in self.parts:
-            scores = part.score_groups(graph, groups, samples)
+            scores = checked_scores(part, graph, groups, samples)
             for group in groups:
                 values = scores[group.name]
                 if values is not None:
-                    check_length(part, values, group.size, f"group {group.name!r}")
                     total[group.name] += weight * (rankdata(values) - 1) / max(group.size - 1, 1)
                     share[group.name] += weight
         return {name: total[name] / share[name] if share[name] else None for name in total}
+
+
+def _together(reads: set[Reads]) -> Reads:
+    """Which weights several criteria look at between them."""
+    some = reads - {"nothing"}
+    return "both" if len(some) > 1 else next(iter(some), "nothing")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import numpy as np
 
 from tfqprune.criteria.base import FilterCriterion, register_criterion
@@ -15,10 +13,10 @@ from tfqprune.criteria.pairwise import squared_distances
 class GeometricMedian(FilterCriterion):
     """Sum of a filter's Euclidean distances to all others of its layer, on latent weights.
 
-    He et al., "Filter Pruning via Geometric Median for Deep Neural Networks Acceleration", arXiv 1811.00250 (FPGM).
+    Reads latent weights; no data; no gradients. Source: He et al., FPGM, arXiv 1811.00250.
     """
 
-    reads: ClassVar[Literal["latent", "deployed", "nothing"]] = "latent"
+    reads = "latent"
     source = "He et al., FPGM, arXiv 1811.00250"
 
     def score_filters(self, filters: Filters) -> np.ndarray:
@@ -27,9 +25,12 @@ class GeometricMedian(FilterCriterion):
 
 @register_criterion("deployed_geometric_median")
 class DeployedGeometricMedian(FilterCriterion):
-    """Sum of a filter's Euclidean distances to all others of its layer, on deployed codes."""
+    """Sum of a filter's Euclidean distances to all others of its layer, on deployed codes.
 
-    source = "ours: FPGM, arXiv 1811.00250, on the quantised kernel"
+    Reads deployed weights; no data; no gradients. Source: ours, FPGM (arXiv 1811.00250) on the quantised kernel.
+    """
+
+    source = "ours, FPGM (arXiv 1811.00250) on the quantised kernel"
 
     def score_filters(self, filters: Filters) -> np.ndarray:
         rows, _ = filters.codes()

@@ -94,8 +94,10 @@ class GateCriterion(Criterion):
 class Taylor(GateCriterion):
     """Mean over samples of |dL/dg|: how much the loss moves to first order when the gate closes.
 
-    Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", arXiv 1611.06440. Ours:
-    one gate for all consumers of a unit, behind their quantisers.
+    Ours: one gate for all consumers of a unit, behind their quantisers.
+
+    Reads deployed weights; needs data; needs gradients. Source: Molchanov et al., arXiv 1611.06440, on the consumers'
+    quantised inputs.
     """
 
     source: ClassVar[str] = "Molchanov et al., arXiv 1611.06440, on the consumers' quantised inputs"
@@ -108,11 +110,13 @@ class Taylor(GateCriterion):
 class Fisher(GateCriterion):
     """Half the mean over samples of (dL/dg)^2: the second-order change of the loss when the gate closes.
 
-    Theis et al., "Faster gaze prediction with dense networks and Fisher pruning", arXiv 1801.05787; for coupled
-    channels Liu et al., "Group Fisher Pruning", arXiv 2108.00708. Ours: the gate behind the consumers' quantisers.
+    Liu et al. take it of coupled channels. Ours: the gate behind the consumers' quantisers.
+
+    Reads deployed weights; needs data; needs gradients. Source: Theis et al., arXiv 1801.05787; Liu et al., Group
+    Fisher Pruning, arXiv 2108.00708.
     """
 
-    source: ClassVar[str] = "Theis et al., arXiv 1801.05787; Liu et al., arXiv 2108.00708"
+    source: ClassVar[str] = "Theis et al., arXiv 1801.05787; Liu et al., Group Fisher Pruning, arXiv 2108.00708"
 
     def reduce(self, derivatives: np.ndarray) -> np.ndarray:
         return np.asarray(0.5 * np.square(derivatives).mean(axis=0))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import numpy as np
 
 from tfqprune.criteria.base import FilterCriterion, register_criterion
@@ -16,10 +14,13 @@ _L1_SOURCE = "Li et al., Pruning Filters for Efficient ConvNets, arXiv 1608.0871
 class LatentL1(FilterCriterion):
     """Sum of |w| over a filter's latent weights.
 
-    Li et al., arXiv 1608.08710, who take it of float networks.
+    The paper takes it of float networks.
+
+    Reads latent weights; no data; no gradients. Source: Li et al., Pruning Filters for Efficient ConvNets, arXiv
+    1608.08710.
     """
 
-    reads: ClassVar[Literal["latent", "deployed", "nothing"]] = "latent"
+    reads = "latent"
     source = _L1_SOURCE
 
     def score_filters(self, filters: Filters) -> np.ndarray:
@@ -28,9 +29,13 @@ class LatentL1(FilterCriterion):
 
 @register_criterion("latent_l2")
 class LatentL2(FilterCriterion):
-    """Root of the sum of w^2 over a filter's latent weights."""
+    """Root of the sum of w^2 over a filter's latent weights.
 
-    reads: ClassVar[Literal["latent", "deployed", "nothing"]] = "latent"
+    Reads latent weights; no data; no gradients. Source: the L2 variant of Li et al., Pruning Filters for Efficient
+    ConvNets, arXiv 1608.08710.
+    """
+
+    reads = "latent"
     source = "the L2 variant of " + _L1_SOURCE
 
     def score_filters(self, filters: Filters) -> np.ndarray:
@@ -42,9 +47,11 @@ class DeployedL1(FilterCriterion):
     """Sum of |q| over a filter's deployed weights.
 
     All ties for sign kernels, whose filters have the same norm: the order of the channels then decides.
+
+    Reads deployed weights; no data; no gradients. Source: ours, the norm of arXiv 1608.08710 on the quantised kernel.
     """
 
-    source = "ours: the norm of arXiv 1608.08710 on the quantised kernel"
+    source = "ours, the norm of arXiv 1608.08710 on the quantised kernel"
 
     def score_filters(self, filters: Filters) -> np.ndarray:
         return np.abs(filters.deployed()).sum(axis=1, dtype=np.float64)
@@ -52,9 +59,13 @@ class DeployedL1(FilterCriterion):
 
 @register_criterion("deployed_l2")
 class DeployedL2(FilterCriterion):
-    """Root of the sum of q^2 over a filter's deployed weights; all ties for sign kernels."""
+    """Root of the sum of q^2 over a filter's deployed weights; all ties for sign kernels.
 
-    source = "ours: the L2 variant of arXiv 1608.08710 on the quantised kernel"
+    Reads deployed weights; no data; no gradients. Source: ours, the L2 variant of arXiv 1608.08710 on the quantised
+    kernel.
+    """
+
+    source = "ours, the L2 variant of arXiv 1608.08710 on the quantised kernel"
 
     def score_filters(self, filters: Filters) -> np.ndarray:
         return np.sqrt(np.square(filters.deployed(), dtype=np.float64).sum(axis=1))

@@ -11,6 +11,7 @@ from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, ranks, register_criterion
 from tfqprune.criteria.contributions import covariance, inverse, read
 from tfqprune.errors import CriterionError
+from tfqprune.progress import track
 from tfqprune.samples import Samples
 
 
@@ -24,6 +25,8 @@ class Reconstruction(Criterion):
     variance, as the batch norm behind it will divide by that.
 
     The score is the order of removal: 0 goes first.
+
+    Reads deployed weights; needs data; no gradients. Source: ours; in the family of ThiNet, arXiv 1707.06342.
 
     Args:
         positions: output positions looked at in each sample and layer.
@@ -56,7 +59,7 @@ class Reconstruction(Criterion):
             batch_size=self.batch_size,
             description="what the kernels read",
         )
-        for consumer, reading in readings:
+        for consumer, reading in track(readings, "contributions"):
             numbers = set(consumer.units[0].tolist())
             for group in groups:
                 if group.index in numbers:

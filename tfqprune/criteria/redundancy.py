@@ -25,12 +25,16 @@ class Redundancy(Criterion):
     pair the filter with the smaller latent norm goes, then the next pair among those that stay is looked for. A layer's
     distances are divided by their mean before those of a group's layers are averaged.
 
-    Ours: a reconstruction. Guerra et al., arXiv 2002.00523, have a rule that finds redundant low-precision filters; the
-    rule itself we know only from the abstract.
+    Ours: a reconstruction. Guerra et al. have a rule that finds redundant low-precision filters; the rule itself we
+    know only from the abstract.
 
     The score is the order of removal: 0 goes first.
+
+    Reads deployed and latent weights; no data; no gradients. Source: ours, after the idea of Guerra et al., arXiv
+    2002.00523.
     """
 
+    reads = "both"
     greedy: ClassVar[bool] = True
     source: ClassVar[str] = "ours, after the idea of Guerra et al., arXiv 2002.00523"
 

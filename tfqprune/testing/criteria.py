@@ -23,6 +23,12 @@ from tfqprune.testing.law import shake
 
 K = tf.keras.layers
 _SAMPLES = 24
+_WEIGHTS = {
+    "latent": "latent weights",
+    "deployed": "deployed weights",
+    "both": "deployed and latent weights",
+    "nothing": "no weights",
+}
 
 
 def _plain(kernel: Any, reader: Any) -> tf.keras.Model:
@@ -112,6 +118,8 @@ class CriterionConformance(ABC):
 
     #: False for a criterion whose scores depend on the position of a unit (random ones)
     equivariant: bool = True
+    #: for a criterion whose attributes cannot tell what it reads and needs: what its docstring says instead
+    says: str | None = None
 
     @abstractmethod
     def make_criterion(self) -> Criterion:
@@ -128,9 +136,17 @@ class CriterionConformance(ABC):
         """Name, reads and source are filled in."""
         criterion = self.make_criterion()
         assert criterion.name
-        assert criterion.reads in {"latent", "deployed", "nothing"}
+        assert criterion.reads in _WEIGHTS
         assert criterion.source
         assert criterion.needs_data or not criterion.needs_gradients
+
+    def test_its_docstring_agrees(self) -> None:
+        """The docstring says which weights it reads, what it needs and where it comes from, as the attributes do."""
+        criterion = self.make_criterion()
+        expected = self.says or statement(criterion)
+        assert expected in " ".join((type(criterion).__doc__ or "").split()), (
+            f"Expected the docstring of {type(criterion).__name__} to say: {expected}"
+        )
 
     def test_asks_for_data(self) -> None:
         """Without data it needs, it is refused before any work; else it does without."""
@@ -189,6 +205,15 @@ class CriterionConformance(ABC):
             model = network(name)
             plan = plan_from_ratios(ChannelGraph(model), 0.5, self.run(model))
             assert prune(model, plan).count_params() < model.count_params()
+
+
+def statement(criterion: Criterion) -> str:
+    """What the attributes of a criterion say, as a sentence of its docstring."""
+    data, gradients = (
+        f"{'needs' if needed else 'no'} {what}"
+        for what, needed in (("data", criterion.needs_data), ("gradients", criterion.needs_gradients))
+    )
+    return f"Reads {_WEIGHTS[criterion.reads]}; {data}; {gradients}. Source: {criterion.source}."
 
 
 def permuted(model: tf.keras.Model, order: dict[str, np.ndarray]) -> tf.keras.Model:
