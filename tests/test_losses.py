@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfqprune.errors import DataError
-from tfqprune.losses import infer_loss, is_probabilities, sample_losses
+from tfqprune.losses import infer_loss, is_probabilities, loss_name, sample_losses
 
 K = tf.keras.layers
 
@@ -80,6 +80,7 @@ def test_compiled_loss_is_used() -> None:
     ("labels", "output", "name"),
     [
         (tf.constant([0, 1]), PROBABILITIES, "SparseCategoricalCrossentropy"),
+        (tf.constant([False, True]), PROBABILITIES, "SparseCategoricalCrossentropy"),
         (tf.eye(2), PROBABILITIES, "CategoricalCrossentropy"),
         (tf.constant([[1], [0]]), tf.constant([[0.5], [0.1]]), "BinaryCrossentropy"),
         (tf.constant([[1.5], [0]]), tf.constant([[0.5], [0.1]]), "MeanSquaredError"),
@@ -93,6 +94,23 @@ def test_probabilities() -> None:
     assert is_probabilities(PROBABILITIES)
     assert not is_probabilities(PROBABILITIES * 2)
     assert not is_probabilities(tf.constant([[1.5, -0.5]]))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_class_numbers_that_are_no_integers(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="class numbers of type float32; cast them to integers"):
+        infer_loss(tf.reshape(tf.constant([0.0, 1.0]), shape), PROBABILITIES)
+    with pytest.raises(ValueError, match="do not go together"):
+        infer_loss(tf.reshape(tf.constant([0.5, 1.0]), shape), PROBABILITIES)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["BinaryCrossentropy", "binary_crossentropy", tf.keras.losses.BinaryCrossentropy(),
+     tf.keras.losses.binary_crossentropy],
+)  # fmt: skip
+def test_names_of_a_loss(loss: object) -> None:
+    assert loss_name(loss) == "binarycrossentropy"
 
 
 def test_refused() -> None:

@@ -72,6 +72,14 @@ def test_a_fixed_choice_keeps_pairs_together(one: tf.keras.Model) -> None:
     assert first.labels[0].tolist() != [0, 1, 2, 3]
 
 
+def test_batches_are_told_by_the_input_of_that_name() -> None:
+    rows, vector = K.Input((2, 3), name="rows"), K.Input((3,), name="a")  # "a" comes first in a mapping
+    model = tf.keras.Model([rows, vector], K.Add()([K.Flatten()(rows), K.Dense(6)(vector)]))
+    x = {"rows": np.zeros((10, 2, 3)), "a": X}
+    for data in (tf.data.Dataset.from_tensor_slices(x), tf.data.Dataset.from_tensor_slices(x).batch(4)):
+        np.testing.assert_array_equal(take_samples(model, data).inputs[1], X)
+
+
 def test_endless_data_sets_are_not_run_through(one: tf.keras.Model) -> None:
     data = tf.data.Dataset.from_tensor_slices((X, Y)).repeat().batch(4)
     assert take_samples(one, data, 9).labels[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
@@ -91,9 +99,17 @@ def test_batches(one: tf.keras.Model) -> None:
         (np.array([["a", "b", "c"]]), "Expected numbers"),
         (None, "Expected numbers.*NoneType"),
         ([[1, 2, 3], [1, 2]], "unequal shape"),
-        (np.where(X == 4, np.nan, X), "1 that are NaN or infinite"),
+        (np.where(X == 4, np.nan, X), "'vector'. Received: 1 that are NaN or infinite"),
+        (np.where(X == 4, 1e39, X), "'vector'. Received: 1 that are NaN or infinite as float32"),  # its end: 3.4e38
         ((X, Y[:5]), None),
         ((X, Y, Y, Y), "a tuple of 4"),
+        ((X, "abc"), "Expected numbers for the labels of output 'answer'. Received: str"),
+        ((X, Y.astype(str)), "Expected numbers for the labels of output 'answer'"),
+        ((X, [[1], [1, 2]] * 5), "labels of output 'answer'. Received: rows of unequal shape"),
+        ((X, 3), r"the labels of output 'answer' with shape \(\)"),
+        ((X, np.where(Y == 9, np.nan, Y)), "labels of output 'answer'. Received: 1 that are NaN or infinite"),
+        ((X, np.where(Y == 9, 1e39, Y)), "labels of output 'answer'. Received: 1 that are NaN or infinite as float32"),
+        (tf.data.Dataset.from_tensors(((X,), Y)).map(lambda x, y: ({}, y)), r"inputs \['vector'\]. Received: \[\]"),
         ({"matrix": X}, r"inputs \['vector'\]. Received: \['matrix'\]"),
         (tf.data.Dataset.from_tensor_slices(X[:0]).batch(2), "an empty tf.data.Dataset"),
         (tf.data.Dataset.from_tensor_slices(X[:, :2]).batch(2), r"\(10, 2\)"),
@@ -104,11 +120,21 @@ def test_refused(one: tf.keras.Model, data: object, message: str | None) -> None
         take_samples(one, data)
 
 
+@pytest.mark.parametrize("length", [5, 9, 11, 30])
+def test_labels_of_another_length(one: tf.keras.Model, length: int) -> None:
+    for count in (4, 256):  # whether or not only some of the samples are looked at
+        with pytest.raises(DataError, match=rf"one label for each of 10 samples. Received: .*\({length},\)"):
+            take_samples(one, (X, np.zeros(length)), count)
+
+
 def test_refused_for_several_inputs(two: tf.keras.Model) -> None:
     with pytest.raises(DataError, match="a list of 2 arrays"):
         take_samples(two, X)
     with pytest.raises(DataError, match="as many samples for each input"):
         take_samples(two, [X, X[:5, :1]])
+    for shorter in ([X, X[:5, :1]], [X[:5], X[:, :1]]):
+        with pytest.raises(DataError, match="as many samples for each input"):
+            take_samples(two, shorter, 4)
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, True])

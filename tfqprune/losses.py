@@ -72,6 +72,17 @@ def is_probabilities(output: tf.Tensor) -> bool:
     return bool((values >= 0).all() and np.allclose(values.sum(axis=-1), 1, atol=1e-3))
 
 
+def within_one(output: tf.Tensor) -> bool:
+    """Whether all values lie from 0 to 1, as those of a sigmoid do."""
+    return bool(tf.reduce_all((output >= 0) & (output <= 1)))
+
+
+def loss_name(loss: Any) -> str:
+    """The name of a Keras loss (string, object, function), in small letters without underscores."""
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return name.lower().replace("_", "")
+
+
 def _own_labels(output: tf.Tensor, name: str) -> tf.Tensor:
     if output.shape.rank < 2 or output.shape[-1] < 2:
         raise DataError(
@@ -94,7 +105,9 @@ def infer_loss(labels: tf.Tensor, output: tf.Tensor) -> tf.keras.losses.Loss:
     losses = tf.keras.losses
     whole = labels.dtype.is_integer or labels.dtype.is_bool
     shape, wide = labels.shape, output.shape[-1] > 1
-    if wide and whole and (shape == output.shape[:-1] or shape == [*output.shape[:-1], 1]):
+    classes = wide and (shape == output.shape[:-1] or shape == [*output.shape[:-1], 1])
+    if classes and whole:
+        labels = tf.cast(labels, tf.int64)  # booleans have no smallest
         low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
         if low < 0 or high >= output.shape[-1]:
             raise ValueError(f"class numbers from {low} to {high}, for {output.shape[-1]} classes.")
@@ -103,9 +116,12 @@ def infer_loss(labels: tf.Tensor, output: tf.Tensor) -> tf.keras.losses.Loss:
         if wide and is_probabilities(tf.cast(labels, tf.float32)):
             return losses.CategoricalCrossentropy(from_logits=not is_probabilities(output))
         if not wide and whole:
-            between = bool(tf.reduce_all((output >= 0) & (output <= 1)))
-            return losses.BinaryCrossentropy(from_logits=not between)
+            return losses.BinaryCrossentropy(from_logits=not within_one(output))
         return losses.MeanSquaredError()
+    if classes and bool(tf.reduce_all(labels == tf.round(labels))):
+        raise ValueError(
+            f"class numbers of type {labels.dtype.name}; cast them to integers, or choose a loss (loss=...)."
+        )
     raise ValueError("they do not go together; choose a loss (loss=...), or compile the model with one.")
 
 

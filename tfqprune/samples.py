@@ -49,7 +49,8 @@ def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samp
         count: how many; of arrays a fixed random choice, of a data set the first ones.
 
     Raises:
-        DataError: no data, too few inputs, a wrong shape or type, NaN or infinity, unequal lengths.
+        DataError: no data, too few inputs, a wrong shape or type, NaN or infinity (also as the model's type), unequal
+            lengths of inputs or labels.
     """
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise DataError(f"Expected the number of samples to be a whole number of at least 1. Received: {count!r}.")
@@ -57,29 +58,36 @@ def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samp
         return data
     if isinstance(data, tf.data.Dataset):
         x, y = _from_dataset(model, data, int(count))
-        chosen: Any = slice(0, int(count))
     else:
-        if hasattr(data, "x") and hasattr(data, "y"):
-            data = (data.x, data.y)
-        x, y = _split(data)
-        total = _length(x)
+        x, y = _split((data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data)
+    arrays = [_checked_input(array, tensor) for array, tensor in zip(_per_input(model, x), model.inputs, strict=True)]
+    total = _common_length(arrays)
+    labels = None if y is None else _checked_labels(model, y, total)
+    chosen: Any = slice(0, int(count))
+    if total > count and not isinstance(data, tf.data.Dataset):
         # Arrays may be sorted by class, so the first ones will not do; the choice is always the same.
-        chosen = np.sort(np.random.default_rng(0).permutation(total)[:count]) if total > count else slice(None)
+        chosen = np.sort(np.random.default_rng(0).permutation(total)[:count])
     inputs = [
-        _checked_input(array, tensor, chosen) for array, tensor in zip(_per_input(model, x), model.inputs, strict=True)
+        _finite(array[chosen], tensor.dtype.as_numpy_dtype, _input_name(tensor))
+        for array, tensor in zip(arrays, model.inputs, strict=True)
     ]
-    lengths = {len(array) for array in inputs}
-    if 0 in lengths:
-        raise DataError("Expected at least one sample. Received: empty data.")
-    if len(lengths) > 1:
-        raise DataError(f"Expected as many samples for each input. Received: {[len(array) for array in inputs]}.")
-    labels = None if y is None else [np.asarray(array)[chosen] for array in _labels(model, y)]
-    for array in labels or []:
-        if array.ndim == 0 or len(array) != len(inputs[0]):
-            raise DataError(
-                f"Expected one label for each of {len(inputs[0])} samples. Received: labels of shape {array.shape}."
-            )
-    return Samples(inputs, labels)
+    return Samples(inputs, None if labels is None else [array[chosen] for array in labels])
+
+
+def batched(model: tf.keras.Model, data: tf.data.Dataset, size: int) -> tf.data.Dataset:
+    """The data set itself, or its elements in batches of ``size`` where they have no batch axis.
+
+    Args:
+        model: whose inputs the elements are.
+        data: elements in Keras' form.
+        size: of a batch.
+
+    Raises:
+        DataError: elements that are not in Keras' form, or not one for each input.
+    """
+    x_spec, _ = _split(data.element_spec)
+    shape = getattr(_per_input(model, x_spec)[0], "shape", tf.TensorShape(None))
+    return data.batch(size) if shape.rank == len(model.inputs[0].shape) - 1 else data
 
 
 def _split(element: Any) -> tuple[Any, Any]:
@@ -91,23 +99,9 @@ def _split(element: Any) -> tuple[Any, Any]:
     return element, None
 
 
-def _length(x: Any) -> int:
-    flat = tf.nest.flatten(x) if isinstance(x, list | dict) and not _is_numbers(x) else [x]
-    first = flat[0] if flat else ()
-    return len(first) if hasattr(first, "__len__") and np.ndim(getattr(first, "shape", (0,))) else 0
-
-
-def _is_numbers(x: Any) -> bool:
-    """Whether a list is one array written out, rather than a list of arrays."""
-    return isinstance(x, list) and not any(hasattr(entry, "shape") for entry in x)
-
-
 def _from_dataset(model: tf.keras.Model, data: tf.data.Dataset, count: int) -> tuple[Any, Any]:
     """The first elements of a data set, strung together; elements without a batch axis are batched."""
-    x_spec, _ = _split(data.element_spec)
-    first = tf.nest.flatten(x_spec)
-    if first and getattr(first[0], "shape", tf.TensorShape(None)).rank == len(model.inputs[0].shape) - 1:
-        data = data.batch(min(count, 64))
+    data = batched(model, data, min(count, 64))
     parts: list[list[np.ndarray]] = []
     total, structure = 0, None
     for element in data:
@@ -141,31 +135,72 @@ def _per_input(model: tf.keras.Model, x: Any) -> list[Any]:
     return list(x)
 
 
-def _checked_input(data: Any, tensor: tf.Tensor, chosen: Any) -> np.ndarray:
-    """One input's samples, of the model's type."""
-    name = tensor._keras_history.layer.name
-    try:
-        array = np.asarray(data)
-    except ValueError as error:
-        raise DataError(f"Expected an array for input {name!r}. Received: rows of unequal shape.") from error
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise DataError(
-            f"Expected numbers for input {name!r}. Received: {type(data).__name__} with values of type {array.dtype}."
-        )
+def _input_name(tensor: tf.Tensor) -> str:
+    return f"input {tensor._keras_history.layer.name!r}"
+
+
+def _checked_input(data: Any, tensor: tf.Tensor) -> np.ndarray:
+    """All samples of one input, of the model's shape."""
+    name = _input_name(tensor)
+    array = _numbers(data, name)
     expected = tuple(tensor.shape)
     if array.ndim != len(expected) or any(
         size is not None and size != own for size, own in zip(expected[1:], array.shape[1:], strict=True)
     ):
         shape = ", ".join("any" if size is None else str(size) for size in expected[1:])
-        raise DataError(f"Expected samples of shape ({shape}) for input {name!r}. Received: an array {array.shape}.")
-    array = array[chosen]
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise DataError(f"Expected finite values for input {name!r}. Received: {bad} that are NaN or infinite.")
-    wanted = tensor.dtype.as_numpy_dtype
-    if np.dtype(wanted).kind in "iu" and array.dtype.kind == "f":
-        raise DataError(f"Expected whole numbers ({tensor.dtype.name}) for input {name!r}. Received: {array.dtype}.")
-    return array.astype(wanted)
+        raise DataError(f"Expected samples of shape ({shape}) for {name}. Received: an array {array.shape}.")
+    if tensor.dtype.is_integer and array.dtype.kind == "f":
+        raise DataError(f"Expected whole numbers ({tensor.dtype.name}) for {name}. Received: {array.dtype}.")
+    return array
+
+
+def _checked_labels(model: tf.keras.Model, y: Any, total: int) -> list[np.ndarray]:
+    """All labels, one array an output, one entry for each of ``total`` samples."""
+    arrays = []
+    for data, tensor in zip(_labels(model, y), model.outputs, strict=True):
+        name = f"the labels of output {tensor._keras_history.layer.name!r}"
+        array = _numbers(data, name)
+        if array.ndim == 0 or len(array) != total:
+            raise DataError(
+                f"Expected one label for each of {total} samples. Received: {name} with shape {array.shape}."
+            )
+        if array.dtype.kind not in "iub":
+            _finite(array, np.float32, name)  # the type in which losses are computed
+        arrays.append(array)
+    return arrays
+
+
+def _numbers(data: Any, name: str) -> np.ndarray:
+    """Data as an array of numbers."""
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise DataError(f"Expected an array for {name}. Received: rows of unequal shape.") from error
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise DataError(
+            f"Expected numbers for {name}. Received: {type(data).__name__} with values of type {array.dtype}."
+        )
+    return array
+
+
+def _finite(array: np.ndarray, dtype: Any, name: str) -> np.ndarray:
+    """An array as another type, which must hold all of its values."""
+    with np.errstate(over="ignore"):  # values beyond the type become infinite, and are counted below
+        cast = array.astype(dtype)
+    bad = cast.size - int(np.isfinite(cast).sum())
+    if bad:
+        raise DataError(f"Expected finite values for {name}. Received: {bad} that are NaN or infinite as {cast.dtype}.")
+    return cast
+
+
+def _common_length(arrays: list[np.ndarray]) -> int:
+    """How many samples the inputs hold."""
+    lengths = [len(array) for array in arrays]
+    if 0 in lengths:
+        raise DataError("Expected at least one sample. Received: empty data.")
+    if len(set(lengths)) > 1:
+        raise DataError(f"Expected as many samples for each input. Received: {lengths}.")
+    return lengths[0]
 
 
 def _labels(model: tf.keras.Model, y: Any) -> list[Any]:

@@ -44,12 +44,14 @@ def test_finetune_learns() -> None:
     assert float(model.optimizer.learning_rate) == pytest.approx(0.025 * (1 + np.cos(np.pi * 55 / 56)), rel=1e-3)
 
 
-@pytest.mark.parametrize("form", ["pair", "dataset", "one hot", "logits", "regression"])
+@pytest.mark.parametrize("form", ["pair", "dataset", "single", "one hot", "logits", "regression"])
 def test_finetune_takes(form: str) -> None:
     data = corners(64)
     model, train = classifier(softmax=form != "logits"), (data.x, data.y)
     if form == "dataset":
         train = tf.data.Dataset.from_tensor_slices(train).batch(16)
+    elif form == "single":
+        train = tf.data.Dataset.from_tensor_slices(train)
     elif form == "one hot":
         train = (data.x, np.eye(2, dtype="float32")[data.y])
     elif form == "regression":
@@ -58,6 +60,7 @@ def test_finetune_takes(form: str) -> None:
     history = tq.finetune(model, train, epochs=6, learning_rate=0.05, batch_size=16).history
     assert history["loss"][-1] < 0.7 * history["loss"][0]
     assert ("accuracy" in history) == (form != "regression")
+    assert int(model.optimizer.iterations) == 6 * 64 / 16
 
 
 def test_optimiser_is_fresh_and_keeps_its_settings() -> None:
@@ -118,6 +121,70 @@ def test_student_learns_what_the_teacher_says(softmax: bool) -> None:
         np.testing.assert_array_equal(weight.numpy(), value)
 
 
+def constant(*values: float, activation: str | None = None) -> tf.keras.Model:
+    """Units whose activations get ``values``, whatever the model sees."""
+    model = tf.keras.Sequential([K.Input((2,)), K.Dense(len(values), activation)])
+    model.set_weights([np.zeros((2, len(values))), np.array(values)])
+    return model
+
+
+def one_step(student: tf.keras.Model, teacher: tf.keras.Model, labels: object, loss: object) -> tuple[float, float]:
+    """The teacher's part of the loss before a step of gradient descent of length 0.1, and the first bias after it."""
+    history = tq.distill(
+        student, teacher, (np.zeros((4, 2)), labels), alpha=1.0, temperature=2.0, learning_rate=0.1, optimizer="sgd",
+        loss=loss,
+    ).history  # fmt: skip
+    return history["distillation"][0], float(student.get_weights()[1][0])
+
+
+# Two classes in one number, teacher's logit log 4, student's 0, T = 2: as in test_divergence, 0.2265.
+# The slope at the student's logit s is T^2 (sigmoid(s / T) - sigmoid(t / T)) / T = 2 (1/2 - 2/3) = -1/3.
+@pytest.mark.parametrize("own", ["sigmoid", None])
+@pytest.mark.parametrize("other", ["sigmoid", None])
+def test_distillation_of_two_classes_in_one_unit(own: str | None, other: str | None) -> None:
+    loss = tf.keras.losses.BinaryCrossentropy(from_logits=own is None)
+    taught, bias = one_step(constant(0, activation=own), constant(np.log(4), activation=other), [0, 0, 0, 0], loss)
+    assert taught == pytest.approx(4 * (2 / 3 * np.log(4 / 3) + 1 / 3 * np.log(2 / 3)), rel=1e-4)
+    assert bias == pytest.approx(0.1 / 3, rel=1e-4)
+    if own == other == "sigmoid":  # a sigmoid says so itself, whatever the loss
+        again, _ = one_step(constant(0, activation=own), constant(np.log(4), activation=other), [0] * 4, "mse")
+        assert again == pytest.approx(taught)
+
+
+# No classes, so no temperature: (3 - 1)^2 = 4, and a slope of 2 (1 - 3) = -4.
+@pytest.mark.parametrize("loss", [None, "mae", tf.keras.losses.Huber()])
+def test_distillation_of_a_value(loss: object) -> None:
+    taught, bias = one_step(constant(1), constant(3), [-7.5, 0, 0, 0], loss)
+    assert taught == pytest.approx(4)
+    assert bias == pytest.approx(1 + 0.1 * 4)
+
+
+# Several units, outputs (log 4, 0) and (0, 0). Values: the mean of log(4)^2 and 0.
+# Each unit on its own: the mean of 0.2265 (see above) and 0.
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("mse", np.log(4) ** 2 / 2),
+        (tf.keras.losses.BinaryCrossentropy(from_logits=True), 2 * (2 / 3 * np.log(4 / 3) + 1 / 3 * np.log(2 / 3))),
+    ],
+)
+def test_distillation_of_several_units_that_are_no_classes(loss: object, expected: float) -> None:
+    taught, _ = one_step(constant(0, 0), constant(np.log(4), 0), np.eye(4)[:, :2], loss)
+    assert taught == pytest.approx(expected, rel=1e-4)
+
+
+def test_sigmoid_student_learns_what_the_teacher_says() -> None:
+    data = corners()
+    teacher, student = (
+        tf.keras.Sequential([K.Input((2,)), K.Dense(width, "relu"), K.Dense(1, "sigmoid")]) for width in (8, 4)
+    )
+    tq.finetune(teacher, data, epochs=6, learning_rate=0.05)
+    wrong = Split(data.x, 1 - data.y)  # with alpha = 1 the labels have no say
+    tq.distill(student, teacher, wrong, epochs=10, alpha=1.0, learning_rate=0.1, batch_size=32)
+    agreement = ((student.predict(data.x, verbose=0) > 0.5) == (teacher.predict(data.x, verbose=0) > 0.5)).mean()
+    assert agreement > 0.9  # what the labels say would be below 0.1
+
+
 def convolutional(width: int) -> tf.keras.Model:
     image = K.Input((4, 4, 1))
     x = K.Conv2D(width, 3, padding="same", name="features")(image)
@@ -170,5 +237,9 @@ def test_bad_data_and_models() -> None:
         tq.finetune(classifier(), tf.data.Dataset.from_tensors((data.x, data.y)).repeat())
     with pytest.raises(DataError, match="from 0 to 5, for 2 classes"):
         tq.finetune(classifier(), (data.x, np.arange(16) % 6))
+    with pytest.raises(DataError, match="class numbers of type float32; cast them to integers"):
+        tq.finetune(classifier(), (data.x, data.y.astype("float32")))
+    with pytest.raises(DataError, match=r"the labels of output .* Received: 16 that are NaN"):
+        tq.finetune(classifier(), (data.x, np.full(16, np.nan)))
     with pytest.raises(ModelTypeError, match="same shape"):
         tq.distill(classifier(), tf.keras.Sequential([K.Input((2,)), K.Dense(3)]), data)

@@ -8,11 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from tfqprune.errors import DataError, ModelTypeError
-from tfqprune.losses import is_probabilities
+from tfqprune.losses import is_probabilities, loss_name, within_one
 from tfqprune.models import check_model
 from tfqprune.recovery.training import choose_loss, fit_anew, prepare
 
 _TINY = 1e-7  # smallest probability whose logarithm is taken
+_OF_VALUES = ("error", "mse", "mae", "mape", "msle", "huber", "cosh")  # in the names of losses of regressions
 
 
 def distill(
@@ -38,9 +39,12 @@ def distill(
 
     Loss = alpha T^2 KL(softmax(t / T) || softmax(s / T)) + (1 - alpha) task + feature_weight mean |A_s - A_t|^2 with
     the logits t and s (Hinton et al., arXiv 1503.02531). For models that end in a softmax the logarithms of the
-    probabilities serve as logits, which is the same. A is the attention map of a layer's output: the sum of squares
-    over its channels, flattened and divided by its norm (Zagoruyko and Komodakis, arXiv 1612.03928), so that teacher
-    and student may have different numbers of channels.
+    probabilities serve as logits, which is the same. Where both end in a sigmoid, or the task's loss is a binary
+    cross-entropy, each unit stands for two classes with the logits 0 and t. Other values that are no classes (one unit,
+    or a loss such as the squared error) have no softmax: the mean (t - s)^2 takes its place (Ba and Caruana, arXiv
+    1312.6184), without a temperature. A is the attention map of a layer's output: the sum of squares over its channels,
+    flattened and divided by its norm (Zagoruyko and Komodakis, arXiv 1612.03928), so that teacher and student may have
+    different numbers of channels.
 
     Args:
         student: a functional or sequential tf_keras model with one output.
@@ -55,13 +59,13 @@ def distill(
         learning_rate: of the first step; it falls to 0 along half a cosine.
         batch_size: for arrays.
         optimizer: see :func:`finetune`; always new.
-        loss: the task's loss.
+        loss: the task's loss; see :func:`finetune`.
         metrics: metrics of the student.
         callbacks: Keras callbacks; ``self.model`` is the distiller, ``self.model.student`` the student.
         verbose: as for ``fit``.
 
     Returns:
-        The history of ``fit``: the task's ``loss``, the ``distillation`` divergence, the minimised ``total``, and
+        The history of ``fit``: the task's ``loss``, the ``distillation`` part, the minimised ``total``, and
         the student's metrics.
 
     Raises:
@@ -88,13 +92,20 @@ def distill(
     held_out = None if validation is None else prepare(student, validation, batch_size, "validation", shuffle=False)
     chosen = choose_loss(student, data, loss)
     inputs = tf.nest.pack_sequence_as(student._nested_inputs, [tf.constant(array) for array in data.example.inputs])
+    outputs = [tf.cast(model(inputs), tf.float32) for model in (student, teacher)]
+    sigmoids = [_ends_in_sigmoid(model) for model in (student, teacher)]
+    answers = _answers(chosen, outputs, all(sigmoids))
     distiller = Distiller(
         _with_features(student, [own for own, _ in pairs]),
         _with_features(teacher, [other for _, other in pairs]),
         temperature=temperature,
         alpha=alpha,
         feature_weight=feature_weight,
-        probabilities=tuple(is_probabilities(tf.cast(model(inputs), tf.float32)) for model in (student, teacher)),
+        answers=answers,
+        probabilities=tuple(
+            is_probabilities(output) if answers != "binary" else within_one(output) if sigmoid is None else sigmoid
+            for output, sigmoid in zip(outputs, sigmoids, strict=True)
+        ),
     )
     for (own, other), mine, theirs in zip(
         pairs, _flat(distiller.own(inputs))[1:], _flat(distiller.taught(inputs))[1:], strict=True
@@ -118,6 +129,7 @@ class Distiller(tf.keras.Model):
         temperature: T.
         alpha: share of the teacher's answers.
         feature_weight: weight of the attention maps.
+        answers: what the outputs are: ``classes``, ``binary`` (each unit on its own) or ``values``.
         probabilities: whether student and teacher give probabilities (else logits).
     """
 
@@ -129,12 +141,13 @@ class Distiller(tf.keras.Model):
         temperature: float,
         alpha: float,
         feature_weight: float,
+        answers: str,
         probabilities: tuple[bool, ...],
     ) -> None:
         super().__init__()
         self.own, self.taught = own, taught
         self.temperature, self.alpha, self.feature_weight = float(temperature), float(alpha), float(feature_weight)
-        self.probabilities = probabilities
+        self.answers, self.probabilities = answers, probabilities
         self.parts = {name: tf.keras.metrics.Mean(name) for name in ("total", "distillation")}
 
     @property
@@ -154,7 +167,7 @@ class Distiller(tf.keras.Model):
         with tf.GradientTape() as tape:
             mine = _flat(self.own(x, training=True))
             task = self.compiled_loss(y, mine[0], weight, regularization_losses=self.own.losses)
-            taught = divergence(self.logits(theirs[0], 1), self.logits(mine[0], 0), self.temperature)
+            taught = self.difference(theirs[0], mine[0])
             total = self.alpha * taught + (1 - self.alpha) * task
             if len(mine) > 1:
                 parts = [
@@ -176,9 +189,18 @@ class Distiller(tf.keras.Model):
         self.compiled_metrics.update_state(y, output, weight)
         return {metric.name: metric.result() for metric in self.metrics if metric.name not in self.parts}
 
+    def difference(self, teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
+        """How far the student's output is from the teacher's."""
+        if self.answers == "values":
+            return tf.reduce_mean(tf.square(tf.cast(teacher, tf.float32) - tf.cast(student, tf.float32)))
+        return divergence(self.logits(teacher, 1), self.logits(student, 0), self.temperature)
+
     def logits(self, output: tf.Tensor, which: int) -> tf.Tensor:
-        """Logits of the student (0) or teacher (1), up to a constant."""
+        """Logits of the student (0) or teacher (1), up to a constant, classes last."""
         output = tf.cast(output, tf.float32)
+        if self.answers == "binary":
+            other = 1 - output if self.probabilities[which] else tf.zeros_like(output)
+            output = tf.stack([other, output], axis=-1)
         return tf.math.log(tf.maximum(output, _TINY)) if self.probabilities[which] else output
 
 
@@ -187,12 +209,29 @@ def _flat(outputs: Any) -> list[tf.Tensor]:
     return list(tf.nest.flatten(outputs))
 
 
+def _answers(loss: Any, outputs: list[tf.Tensor], sigmoids: bool) -> str:
+    """What outputs mean, by their activations and the task's loss: ``classes``, ``binary`` or ``values``."""
+    name = loss_name(next(iter(tf.nest.flatten(loss))))
+    wide = outputs[0].shape[-1] > 1
+    if wide and any(is_probabilities(output) for output in outputs):
+        return "classes"
+    if sigmoids or "binary" in name:
+        return "binary"
+    return "values" if not wide or any(part in name for part in _OF_VALUES) else "classes"
+
+
+def _ends_in_sigmoid(model: tf.keras.Model) -> bool | None:
+    """Whether the last activation is a sigmoid; None where there is none to tell by, or one of another kind."""
+    known = {tf.keras.activations.sigmoid: True, tf.keras.activations.linear: False}
+    return known.get(getattr(model.outputs[0]._keras_history.layer, "activation", None))
+
+
 def divergence(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over samples.
 
     Args:
-        teacher: logits ``[samples, classes]``.
-        student: logits ``[samples, classes]``.
+        teacher: logits ``[samples, ..., classes]``.
+        student: logits ``[samples, ..., classes]``.
         temperature: T.
     """
     target = tf.nn.log_softmax(teacher / temperature)

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.errors import DataError
-from tfqprune.losses import infer_loss
+from tfqprune.losses import infer_loss, loss_name
 from tfqprune.models import check_model
-from tfqprune.samples import Samples, take_samples
+from tfqprune.samples import Samples, batched, take_samples
 
 
 def finetune(
@@ -38,11 +38,12 @@ def finetune(
 
     Args:
         model: a functional or sequential tf_keras model; it is compiled anew.
-        train: a pair (x, y), an object with ``x`` and ``y`` (``tfqprune.data.Split``), or a tf.data.Dataset of batches.
+        train: a pair (x, y), an object with ``x`` and ``y`` (``tfqprune.data.Split``), or a tf.data.Dataset of such
+            pairs, batched or not.
         validation: the same, or None.
         epochs: passes over the data, at least 1.
         learning_rate: of the first step.
-        batch_size: for arrays.
+        batch_size: for arrays, and for data sets that are not batched.
         optimizer: a Keras optimiser's name, class, or an instance, of which a fresh copy is made with the schedule as
             its learning rate.
         loss: a Keras loss; by default the model's compiled one, else cross-entropy or squared error, by the labels.
@@ -144,6 +145,7 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise DataError(f"Expected batch_size to be a whole number of at least 1. Received: {batch_size!r}.")
     if isinstance(data, tf.data.Dataset):
+        data = batched(model, data, int(batch_size))
         example = _with_labels(take_samples(model, data, 32), what)
         steps = int(data.cardinality())
         if steps == tf.data.INFINITE_CARDINALITY:
@@ -191,8 +193,7 @@ def choose_loss(model: tf.keras.Model, data: TrainingData, loss: Any) -> Any:
 
 def default_metrics(loss: Any) -> list[Any]:
     """Accuracy where the loss is a cross-entropy, else nothing."""
-    name = loss if isinstance(loss, str) else type(loss).__name__
-    return ["accuracy"] if "crossentropy" in name.lower().replace("_", "") else []
+    return ["accuracy"] if "crossentropy" in loss_name(loss) else []
 
 
 def cosine(learning_rate: float, steps: int, epochs: int) -> tf.keras.optimizers.schedules.LearningRateSchedule:
