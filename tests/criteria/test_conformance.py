@@ -113,8 +113,6 @@ def test_a_docstring_that_says_something_else(docstring: str | None) -> None:
 
 
 class TestFlipFrequency(CriterionConformance):
-    says = "Ours, after Li and Ren"
-
     def make_criterion(self) -> Criterion:
         return FlipFrequency(self.watched(network("float")))
 

@@ -85,10 +85,10 @@ class FlipFrequencyCallback(tf.keras.callbacks.Callback):
 class FlipFrequency(Criterion):
     """One minus the share of looks at which a filter's weights had changed: what never settles goes first.
 
-    Ours, after Li and Ren, "BNN Pruning: Pruning Binary Neural Network Guided by Weight Flipping Frequency",
-    ISQED 2020, doi 10.1109/ISQED48828.2020.9136977, who take the frequency as an indicator of sensitivity. For k-bit
+    Li and Ren, "BNN Pruning: Pruning Binary Neural Network Guided by Weight Flipping Frequency",
+    ISQED 2020, doi 10.1109/ISQED48828.2020.9136977, take the frequency as an indicator of sensitivity. For k-bit
     kernels any change of the code counts. Layers without a quantiser have no say; groups of such layers only are
-    ranked by latent L1.
+    ranked by latent L1. Reads deployed weights; no data; no gradients. Source: ours, after Li and Ren, ISQED 2020.
 
     Args:
         callback: the callback that watched the training; by default the last one that watched this model.
