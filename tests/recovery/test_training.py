@@ -121,6 +121,21 @@ def test_student_learns_what_the_teacher_says(softmax: bool) -> None:
         np.testing.assert_array_equal(weight.numpy(), value)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_distillation_in_half_precision(policy: str) -> None:
+    """Softmax outputs in half precision are probabilities still, and small gradients do not vanish."""
+    data = corners()
+    teacher = classifier()
+    tq.finetune(teacher, data, epochs=20, learning_rate=0.05, batch_size=16)
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        student = classifier()
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    history = tq.distill(student, teacher, data, epochs=10, learning_rate=0.02, batch_size=16, alpha=1.0).history
+    assert history["distillation"][-1] < 0.5 * history["distillation"][0]
+
+
 def constant(*values: float, activation: str | None = None) -> tf.keras.Model:
     """Units whose activations get ``values``, whatever the model sees."""
     model = tf.keras.Sequential([K.Input((2,)), K.Dense(len(values), activation)])

@@ -168,15 +168,14 @@ class Distiller(tf.keras.Model):
             mine = _flat(self.own(x, training=True))
             task = self.compiled_loss(y, mine[0], weight, regularization_losses=self.own.losses)
             taught = self.difference(theirs[0], mine[0])
-            total = self.alpha * taught + (1 - self.alpha) * task
+            total = self.alpha * taught + (1 - self.alpha) * tf.cast(task, tf.float32)
             if len(mine) > 1:
                 parts = [
                     tf.reduce_mean(tf.square(attention(own) - attention(other)))
                     for own, other in zip(mine[1:], theirs[1:], strict=True)
                 ]
                 total += self.feature_weight * tf.add_n(parts) / len(parts)
-        variables = self.own.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
+        self.optimizer.minimize(total, self.own.trainable_variables, tape=tape)
         self.compiled_metrics.update_state(y, mine[0], weight)
         self.parts["total"].update_state(total)
         self.parts["distillation"].update_state(taught)
