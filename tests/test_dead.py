@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import larq as lq
@@ -18,7 +19,8 @@ K = tf.keras.layers
 
 
 def compare(model: tf.keras.Model, slim: tf.keras.Model) -> None:
-    x = np.random.default_rng(5).normal(size=(7, *model.input_shape[1:])).astype("float32")
+    shape = [size or 8 for size in model.input_shape[1:]]
+    x = np.random.default_rng(5).normal(size=(7, *shape)).astype("float32")
     np.testing.assert_allclose(slim(x), model(x), rtol=1e-5, atol=1e-5)
 
 
@@ -193,3 +195,240 @@ def test_constants_of_a_grouped_convolution_by_hand() -> None:
     expected = bias + taps * [0.5, 0.5, 0.5, -2, -2, -2]
     np.testing.assert_allclose(slim.get_layer("grouped").get_weights()[1], expected, rtol=1e-5)
     compare(model, slim)
+
+
+#: makes a model's output of its image and of the four channels behind the batch norm "norm"
+Tail = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def dead_network(tail: Tail, value: float, size: int | None = 6) -> tf.keras.Model:
+    """Conv 4 -> batch norm, whose channel 1 is ``value`` whatever comes in -> tail."""
+    tf.keras.utils.set_random_seed(0)
+    image = K.Input((size, size, 2))
+    x = K.BatchNormalization(name="norm")(K.Conv2D(4, 3, padding="same", name="first")(image))
+    model = shake(tf.keras.Model(image, tail(image, x)))
+    kill(model, "norm", {1: value})
+    return model
+
+
+def conv(*args: Any, **options: Any) -> tf.keras.layers.Layer:
+    return K.Conv2D(3, *args, **{"use_bias": False, "name": "reader", **options})
+
+
+def norm(**options: Any) -> tf.keras.layers.Layer:
+    return K.BatchNormalization(name="after", **options)
+
+
+def head(x: tf.Tensor) -> tf.Tensor:
+    return K.Dense(2, name="last")(K.Flatten()(x))
+
+
+def gated(x: tf.Tensor) -> tf.Tensor:
+    """Squeeze and excite: each channel times a gate that is read from all of them."""
+    return K.Multiply()([x, K.Dense(4, activation="sigmoid")(K.GlobalAveragePooling2D()(x))])
+
+
+def in_a_nested_model_twice(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    inside = K.Input((6, 6, 4))
+    inner = tf.keras.Model(inside, norm()(conv(2)(inside)), name="inner")
+    return head(K.Add()([inner(x), inner(K.ReLU()(x))]))
+
+
+def dense_of_two_ranks(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    dense = K.Dense(3, name="reader")
+    return K.Concatenate()([dense(K.GlobalAveragePooling2D()(x)), K.Flatten()(dense(x))])
+
+
+def even_sizes_only(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    x = K.Concatenate()([x, K.UpSampling2D()(K.MaxPooling2D()(x))])
+    return K.Dense(2)(K.GlobalAveragePooling2D()(conv(2, use_bias=True)(x)))
+
+
+@pytest.mark.parametrize(
+    ("tail", "value", "size"),
+    [
+        pytest.param(lambda image, x: head(conv(2, use_bias=True, activation="relu")(x)), 0.7, 6, id="bias"),
+        pytest.param(lambda image, x: head(norm()(conv(2)(x))), 0.7, 6, id="moving mean"),
+        pytest.param(
+            lambda image, x: head(norm()(conv(2, strides=2, padding="same")(x))), 0.7, 6, id="same, but nothing padded"
+        ),
+        pytest.param(
+            lambda image, x: head(norm()(conv(1)(K.DepthwiseConv2D(2, dilation_rate=2)(x)))), 0.7, 6, id="dilated"
+        ),
+        # What the zero padding makes of 0.7 differs from pixel to pixel, and is the same for every image.
+        pytest.param(
+            lambda image, x: head(K.DepthwiseConv2D(3, strides=2, padding="same")(x)), 0.7, 6, id="pixels of a dense"
+        ),
+        pytest.param(
+            lambda image, x: K.Dense(2)(K.GlobalMaxPooling2D()(K.DepthwiseConv2D(3, padding="same")(x))),
+            0.7, 6, id="largest pixel",
+        ),
+        pytest.param(
+            lambda image, x: K.Dense(2)(norm()(K.Dense(3, use_bias=False)(K.Flatten()(x)))), 0.7, 6, id="dense, no bias"
+        ),
+        pytest.param(
+            lambda image, x: head(
+                lq.layers.QuantConv2D(3, 2, input_quantizer=lq.quantizers.DoReFa(2, mode="activations"))(x)
+            ),
+            0.7, 6, id="two bits",
+        ),
+        pytest.param(
+            lambda image, x: head(K.SeparableConv2D(3, 3, padding="same")(K.ReLU()(x))), -0.7, 6, id="zero, separable"
+        ),
+        pytest.param(lambda image, x: head(conv(3, padding="same")(gated(K.ReLU()(x)))), -0.7, 6, id="zero, gated"),
+        pytest.param(
+            lambda image, x: head(norm()(conv(1)(K.Concatenate()([K.Conv2D(3, 1)(image), x])))), 0.7, 6, id="concat"
+        ),
+        pytest.param(in_a_nested_model_twice, 0.7, 6, id="nested twice"),
+        pytest.param(dense_of_two_ranks, 0.7, 6, id="dense of two ranks"),
+        pytest.param(even_sizes_only, 0.7, None, id="open sizes"),
+    ],
+)  # fmt: skip
+def test_goes_and_nothing_changes(tail: Tail, value: float, size: int | None) -> None:
+    model = dead_network(tail, value, size)
+    slim, plan = tq.remove_dead_channels(model)
+    assert plan.removed == {"first": (1,)}
+    assert plan.notes["left"] == {}
+    compare(model, slim)
+
+
+class ReluNorm(K.BatchNormalization):
+    """Not linear, though a batch norm by type."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return super().call(tf.nn.relu(inputs), training=training)
+
+
+def two_readers(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    return head(K.Concatenate()([norm()(conv(2, activation="relu")(x)), K.Conv2D(3, 2)(x)]))
+
+
+def nested_model_shows_the_reader(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    inside = K.Input((6, 6, 4))
+    y = conv(2)(inside)
+    return head(K.Add()(tf.keras.Model(inside, [y, norm()(y)], name="inner")(x)))
+
+
+def nested_model_reads_the_reader(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    y = conv(2)(x)
+    inside = K.Input((5, 5, 3))
+    return head(K.Add()([norm()(y), tf.keras.Model(inside, K.Conv2D(3, 1)(inside), name="inner")(y)]))
+
+
+def reader_of_two_norms(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    reader = conv(1)
+    return head(K.Add()([norm()(reader(x)), K.BatchNormalization()(reader(K.ReLU()(x)))]))
+
+
+def norm_of_two_readers(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    shared = norm()
+    return head(K.Add()([shared(conv(1)(x)), shared(K.Conv2D(3, 1)(x))]))
+
+
+def shared_unit_norm(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    shared, other = K.UnitNormalization(name="unit"), K.Conv2D(5, 3, padding="same")(image)
+    return head(K.Concatenate()([K.ReLU()(K.Conv2D(3, 1)(shared(x))), K.Conv2D(3, 1)(shared(other))]))
+
+
+_ACTIVATION = "'reader' has no bias, and its activation comes before any batch norm"
+_OTHER = "'reader' has no bias, and something else than a batch norm reads its output"
+_PADDING = "its constant meets other values in the padding of 'reader'"
+_VARIES = "'reader' reads it where it is not constant"
+_KIND = "'reader' is no plain convolution or dense layer"
+
+
+@pytest.mark.parametrize(
+    ("tail", "value", "reason"),
+    [
+        pytest.param(lambda image, x: head(norm()(conv(2, activation="relu")(x))), 0.7, _ACTIVATION, id="activation"),
+        pytest.param(
+            lambda image, x: head(norm()(K.Dense(3, use_bias=False, activation="tanh", name="reader")(x))),
+            0.7, _ACTIVATION, id="dense, activation",
+        ),
+        pytest.param(two_readers, 0.7, _ACTIVATION, id="one of two readers"),
+        pytest.param(lambda image, x: head(norm()(K.ReLU()(conv(2)(x)))), 0.7, _OTHER, id="activation layer"),
+        pytest.param(lambda image, x: head(norm(axis=1)(conv(3)(x))), 0.7, _OTHER, id="norm of rows"),
+        pytest.param(lambda image, x: head(ReluNorm()(conv(2)(x))), 0.7, _OTHER, id="norm with its own call"),
+        pytest.param(nested_model_shows_the_reader, 0.7, _OTHER.replace("reader", "inner/reader"), id="nested output"),
+        pytest.param(nested_model_reads_the_reader, 0.7, _OTHER, id="nested reader"),
+        pytest.param(reader_of_two_norms, 0.7, _OTHER, id="two norms"),
+        pytest.param(
+            norm_of_two_readers, 0.7, "'reader' has no bias, and the batch norm behind it reads other outputs, too",
+            id="shared norm",
+        ),
+        # 0.7 times the taps may be negative, which the first step of training would undo.
+        pytest.param(
+            lambda image, x: head(conv(1, use_bias=True, bias_constraint="non_neg")(x)),
+            0.7, "'reader' has a constrained bias, and something else than a batch norm reads its output",
+            id="constrained bias",
+        ),
+        pytest.param(
+            lambda image, x: head(K.Conv1D(3, 3, padding="causal", name="reader")(K.Reshape((36, 4))(x))),
+            0.7, _PADDING, id="causal",
+        ),
+        # Both are within the tolerance of what varies; these do not vary, and would be edges.
+        pytest.param(
+            lambda image, x: head(conv(3, use_bias=True, padding="same")(x)), 9e-4, _PADDING, id="small, padded"
+        ),
+        pytest.param(
+            lambda image, x: head(conv(3, use_bias=True)(K.ZeroPadding2D()(x))), 9e-3, _VARIES, id="small, padded first"
+        ),
+        pytest.param(
+            lambda image, x: head(conv(1, use_bias=True)(K.DepthwiseConv2D(3, strides=2, padding="same")(x))),
+            0.7, _VARIES, id="depthwise, strided",
+        ),
+        pytest.param(lambda image, x: head(conv(1, use_bias=True)(gated(x))), 0.7, _VARIES, id="gated"),
+        # Only inputs in the hundreds reach the threshold.
+        pytest.param(
+            lambda image, x: head(
+                conv(1, use_bias=True)(K.Add()([x, K.ReLU(threshold=300.0)(K.Conv2D(4, 1, name="other")(image))]))
+            ),
+            0.7, _VARIES, id="sum with what seldom speaks",
+        ),
+        pytest.param(
+            lambda image, x: head(K.Conv2DTranspose(3, 3, name="reader")(x)), 0.7, _KIND, id="transposed"
+        ),
+        pytest.param(
+            lambda image, x: head(
+                lq.layers.QuantSeparableConv2D(3, 3, padding="same", pad_values=1.0, name="reader")(K.ReLU()(x))
+            ),
+            -0.7, _KIND, id="zero, separable, padded with one",
+        ),
+        pytest.param(shared_unit_norm, 0.7, "'unit' takes statistics over it and other channels", id="statistics"),
+        pytest.param(
+            lambda image, x: head(conv(1, use_bias=True)(K.Dropout(0.5, name="drop")(x, training=True))),
+            0.7, "'drop' is always called as in training", id="dropout",
+        ),
+    ],
+)  # fmt: skip
+def test_stays_with_its_reason(tail: Tail, value: float, reason: str) -> None:
+    check_left(dead_network(tail, value), reason)
+
+
+def check_left(model: tf.keras.Model, reason: str) -> None:
+    slim, plan = tq.remove_dead_channels(model)
+    assert plan.removed == {}
+    assert list(plan.notes["left"].values()) == [f"1 units: {reason}"]
+    for new, old in zip(slim.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(variable_value(new), variable_value(old))
+
+
+# Two pixels by two in steps of two: 16 pixels need no padding, 17 need one. And the mean over all pixels of what a zero
+# padding makes of 0.7 depends on how many of them are at the edge.
+@pytest.mark.parametrize(
+    ("tail", "reason"),
+    [
+        (
+            lambda image, x: K.Dense(2)(K.GlobalAveragePooling2D()(norm()(conv(2, strides=2, padding="same")(x)))),
+            _PADDING,
+        ),
+        (
+            lambda image, x: K.Dense(2, name="reader")(
+                K.GlobalAveragePooling2D()(K.DepthwiseConv2D(3, padding="same")(x))
+            ),
+            _VARIES,
+        ),
+    ],
+)
+def test_stays_where_it_depends_on_an_open_size(tail: Tail, reason: str) -> None:
+    check_left(dead_network(tail, 0.7, size=None), reason)

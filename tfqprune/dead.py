@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,16 @@ from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.forward import Consumer, Forward, consumers
 from tfqprune.errors import PlanError
 from tfqprune.layers import LayerRecord
+from tfqprune.layers.normalization import BatchNormHandler
+from tfqprune.models import is_graph_model, nodes
 from tfqprune.plan import PruningPlan, fingerprint
-from tfqprune.rebuild import axes_of, values_of
+from tfqprune.rebuild import values_of
 from tfqprune.samples import SAMPLES, Samples, take_samples
 from tfqprune.slim import SlimBuilder
 
 _BATCH = 64
 _SAME = 1e-6  # relative: constants and codes that differ by no more are the same
+_GROWTH = (1, 2, 4, 8, 16, 32)  # pixels more where a size is open: odd and even behind any number of halvings
 
 #: name of a layer and of its weight -> what is added to it, in its original shape
 Shifts = dict[tuple[str, str], np.ndarray]
@@ -37,14 +41,14 @@ def remove_dead_channels(
     nearly so. A unit is dead where the standard
     deviation behind a batch norm that it passes, gamma times sigma over sqrt(sigma^2 + epsilon), is at most
     ``tolerance``, and all kernels that read it see one value, padding included. That value times the sum of the
-    kernel's taps goes to the bias of the reading layer, or off the moving mean of the batch norm behind it. Where
-    neither is there, where a constant meets padding of another value, or where a quantiser's scale would change, the
-    unit stays, and the plan's notes say why.
+    kernel's taps goes to the bias of the reading layer, or off the moving mean of the batch norm right behind it. Where
+    neither is there (an activation between the two is enough), where a constant meets padding of another value, or
+    where a quantiser's scale would change, the unit stays, and the plan's notes say why.
 
     Args:
         model: a functional or sequential tf_keras model; it stays as it is.
-        data: inputs (see :func:`tfqprune.score`), to see the constants on; None: normal noise, which is as good where
-            gamma is 0.
+        data: inputs (see :func:`tfqprune.score`), to see the constants on; None: noise, before each kernel anew, so
+            that only those go that are constant whatever comes in (gamma is 0).
         tolerance: largest standard deviation of a dead channel, at least 0; what varies less is replaced by its mean.
         samples: how many samples are looked at.
 
@@ -55,12 +59,12 @@ def remove_dead_channels(
     Raises:
         ModelTypeError: no graph model.
         PlanError: a tolerance below 0.
-        DataError: data that does not fit.
+        DataError: data that does not fit; without data, a layer that overflows on the noise.
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < np.inf:
         raise PlanError(f"Expected a tolerance of at least 0. Received: {tolerance!r}.")
     graph = ChannelGraph(model)
-    found = _Search(graph, _inputs(graph, data, samples), float(tolerance)).run()
+    found = _Search(graph, _inputs(graph, data, samples), float(tolerance), disturb=data is None).run()
     sizes = {group.name: group.size for group in graph.groups}
     notes = {"tolerance": float(tolerance), "left": found.left}
     plan = PruningPlan(found.removed, sizes, fingerprint(graph), "dead", notes)
@@ -91,50 +95,57 @@ class _Seen:
 
 
 class _Search:
-    """Looks for dead units, group by group."""
+    """Looks for dead units, group by group; ``disturb`` adds noise to what the kernels multiply."""
 
-    def __init__(self, graph: ChannelGraph, samples: Samples, tolerance: float) -> None:
+    def __init__(self, graph: ChannelGraph, samples: Samples, tolerance: float, disturb: bool) -> None:
         self.graph, self.tolerance = graph, tolerance
+        self.noise = np.random.default_rng(0) if disturb else None
         self.readers = consumers(graph)
         self.seen: dict[str, _Seen] = {}
         forward = Forward(graph, self.readers, self._look)
         for inputs, _ in samples.batches(_BATCH):
             forward(inputs)
+        for inputs in _other_sizes(graph.model, samples):
+            try:
+                forward(inputs)
+            except (ValueError, tf.errors.InvalidArgumentError):
+                continue  # a size that the model does not take
+        self.uses = _uses(graph.model)
 
     def run(self) -> _Found:
         found = _Found()
-        deviations = self._deviations()
+        least, within = self._deviations()
         for group in self.graph.prunable:
-            dead = [slot for slot in range(group.size) if deviations[group.name][slot] <= self.tolerance]
+            units = self.graph.units_of(group)
+            dead = np.flatnonzero(least[units] <= self.tolerance).tolist()
             if len(dead) == group.size:
-                dead.remove(int(np.argmax(deviations[group.name])))  # no group loses its last unit
-            if not dead:
-                continue
+                dead.remove(int(np.argmax(least[units])))  # no group loses its last unit
             reasons: dict[str, int] = defaultdict(int)
             for slot in dead:
-                reason = self._try(found, group, slot)
+                reason = self._try(found, group, slot, float(within[units[slot]]))
                 if reason:
                     reasons[reason] += 1
             if reasons:
                 found.left[group.name] = "; ".join(f"{count} units: {reason}" for reason, count in reasons.items())
         return found
 
-    def _deviations(self) -> dict[str, np.ndarray]:
-        """The least standard deviation of each unit behind the batch norms that it passes, by group."""
-        least = np.full(self.graph.unit_count, np.inf)
+    def _deviations(self) -> tuple[np.ndarray, np.ndarray]:
+        """By unit: the least standard deviation behind the batch norms that it passes, and the largest tolerated."""
+        least, within = np.full(self.graph.unit_count, np.inf), np.zeros(self.graph.unit_count)
         for record in self.graph.records.values():
-            layer = record.layer
-            if isinstance(layer, tf.keras.layers.BatchNormalization) and "out" in record.roles:
+            if _is_batch_norm(record):
+                layer, units = record.layer, self.graph.unit_index(record.roles["out"])
                 variance = precision.variable_value(layer.moving_variance).astype(np.float64)
                 gamma = 1.0 if layer.gamma is None else np.abs(precision.variable_value(layer.gamma))
                 deviation = gamma * np.sqrt(variance / (variance + layer.epsilon))
-                np.minimum.at(least, self.graph.unit_index(record.roles["out"]), deviation)
-        return {group.name: least[self.graph.units_of(group)] for group in self.graph.prunable}  # by slot
+                np.minimum.at(least, units, deviation)
+                np.maximum.at(within, units, np.where(deviation <= self.tolerance, deviation, 0.0))
+        return least, within
 
-    def _try(self, found: _Found, group: ChannelGroup, slot: int) -> str | None:
+    def _try(self, found: _Found, group: ChannelGroup, slot: int, deviation: float) -> str | None:
         """Adds a unit to what goes, with the shifts that replace it; or says why it stays."""
         removed = {**found.removed, group.name: (*found.removed.get(group.name, ()), slot)}
-        reason = self._mixed(group) or self._moved_scale(removed, group)
+        reason = self._unsteady(group) or self._moved_scale(removed, group)
         if reason:
             return reason
         shifts: Shifts = {}
@@ -143,7 +154,7 @@ class _Search:
             positions = np.flatnonzero((numbers == group.index) & (slots == slot))
             if not len(positions):
                 continue
-            reason = self._contribution(name, reader, positions, shifts)
+            reason = self._contribution(name, reader, positions, deviation, shifts)
             if reason:
                 return reason
         found.removed = {**removed, group.name: tuple(sorted(removed[group.name]))}
@@ -151,56 +162,63 @@ class _Search:
             found.shifts[key] = found.shifts.get(key, 0.0) + value
         return None
 
-    def _contribution(self, name: str, reader: Consumer, positions: np.ndarray, shifts: Shifts) -> str | None:
+    def _contribution(
+        self, name: str, reader: Consumer, positions: np.ndarray, deviation: float, shifts: Shifts
+    ) -> str | None:
         """What a reader is to be given in place of some of its channels; or why it cannot be."""
         seen = self.seen[name]
-        wide = self.tolerance + _SAME * np.abs(seen.mean[positions])
-        # A quantiser behind the batch norm may still tell values apart that differ by very little.
+        same = _SAME * (1 + np.abs(seen.mean[positions]))
+        # A quantiser behind the batch norm may still tell values apart that differ by very little. Tails are long, so
+        # a range may be many deviations; but what does not vary at all behind its batch norm must not vary here.
         spread = seen.high[positions] - seen.low[positions]
-        if (spread > 10 * wide).any():
+        if (spread > min(10 * self.tolerance, 100 * deviation) + same).any():
             return f"{name!r} reads it where it is not constant"
-        if (seen.padded_high[positions] - seen.padded_low[positions] > np.maximum(spread, wide)).any():
+        if (seen.padded_high[positions] - seen.padded_low[positions] > spread + same).any():
             return f"its constant meets other values in the padding of {name!r}"
         constant = np.where(np.abs(seen.mean[positions]) > _SAME, seen.mean[positions], 0.0)
+        if reader.kernel is None and (constant.any() or getattr(reader.record.layer, "pad_values", 0.0) != 0):
+            return f"{name!r} is no plain convolution or dense layer"
         if not constant.any():
             return None
-        if reader.kernel is None:
-            return f"{name!r} is no plain convolution or dense layer"
         target = self._target(reader.record)
-        if target is None:
-            return f"{name!r} has no bias, and something else than a batch norm reads its output"
+        if isinstance(target, str):
+            return target
         layer, weight, sign = target
         shifts[layer, weight] = shifts.get((layer, weight), 0.0) + sign * _response(reader, positions, constant)
         return None
 
-    def _target(self, record: LayerRecord) -> tuple[str, str, float] | None:
-        """Layer, weight and sign by which a constant can be added to a layer's output."""
-        if getattr(record.layer, "use_bias", False):
+    def _target(self, record: LayerRecord) -> tuple[str, str, float] | str:
+        """Layer, weight and sign by which a constant can be added to a layer's output; or why it cannot be."""
+        layer = record.layer
+        if layer.use_bias and layer.bias_constraint is None:
             return record.name, "bias", 1.0
-        outputs = {
-            id(tensor)
+        missing = f"{record.name!r} has {'a constrained' if layer.use_bias else 'no'} bias"
+        if layer.activation not in (None, tf.keras.activations.linear):
+            return f"{missing}, and its activation comes before any batch norm"
+        outputs = [
+            tensor
             for call in self.graph.calls.values()
             if call.record is record
             for tensor in tf.nest.flatten(call.node.outputs)
-        }
-        after = [
-            call.record
-            for call in self.graph.calls.values()
-            if outputs & {id(tensor) for tensor in call.node.keras_inputs}
         ]
-        shown = outputs & {id(tensor) for tensor in self.graph.model.outputs}
-        if len(after) != 1 or shown or not isinstance(after[0].layer, tf.keras.layers.BatchNormalization):
-            return None
-        shared = [call for call in self.graph.calls.values() if call.record is after[0]]
-        return (after[0].name, "moving_mean", -1.0) if len(shared) == 1 else None
+        users: set[int] = set().union(*(self.uses[id(tensor)] for tensor in outputs))
+        after = self.graph.calls.get(users.pop()) if len(users) == 1 else None
+        if after is None or not _is_batch_norm(after.record):
+            return f"{missing}, and something else than a batch norm reads its output"
+        if sum(call.record is after.record for call in self.graph.calls.values()) > 1:
+            return f"{missing}, and the batch norm behind it reads other outputs, too"
+        return after.name, "moving_mean", -1.0
 
-    def _mixed(self, group: ChannelGroup) -> str | None:
-        for record in self.graph.records.values():
-            ids = [] if record.mixed is None else [record.mixed.ids]
-            if precision.is_tensor_wide(getattr(record.layer, "input_quantizer", None)) and "in" in record.roles:
-                ids.append(record.roles["in"])
-            if any((self.graph.units(part)[0] == group.index).any() for part in ids):
-                return f"{record.name!r} takes statistics over it and other channels"
+    def _unsteady(self, group: ChannelGroup) -> str | None:
+        """Why no unit of a group can go: a layer makes more of its constants than the search can see."""
+        for call in self.graph.calls.values():
+            if not any((self.graph.units(channels.ids)[0] == group.index).any() for channels in call.inputs):
+                continue
+            if call.record.mixed is not None or precision.is_tensor_wide(getattr(call.layer, "input_quantizer", None)):
+                return f"{call.name!r} takes statistics over it and other channels"
+            training = call.node.call_kwargs.get("training")
+            if isinstance(training, int) and training:
+                return f"{call.name!r} is always called as in training"
         return None
 
     def _moved_scale(self, removed: dict[str, tuple[int, ...]], group: ChannelGroup) -> str | None:
@@ -224,7 +242,8 @@ class _Search:
 
     def _look(self, reader: Consumer, inputs: tf.Tensor, prepared: tf.Tensor) -> tf.Tensor:
         plain = tf.cast(reader.quantise(inputs), tf.float64)
-        others = [axis for axis in range(plain.shape.rank) if axis != reader.axis]
+        channels = plain.shape.rank - 1 if reader.dense else reader.axis  # a shared dense layer may see several ranks
+        others = [axis for axis in range(plain.shape.rank) if axis != channels]
         now = _Seen(
             tf.reduce_min(plain, others).numpy(),
             tf.reduce_max(plain, others).numpy(),
@@ -244,7 +263,14 @@ class _Search:
                 np.maximum(seen.padded_high, now.padded_high),
             )
         self.seen[reader.name] = now
-        return prepared
+        return prepared if self.noise is None else prepared + self._disturbance(prepared, channels)
+
+    def _disturbance(self, prepared: tf.Tensor, channels: int) -> tf.Tensor:
+        """Noise of another size for each sample: what only saturates would look constant on one size."""
+        assert self.noise is not None
+        shape = [size if axis in (0, channels) else 1 for axis, size in enumerate(prepared.shape)]
+        sizes = np.logspace(3, -2, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+        return tf.cast(sizes * self.noise.normal(size=shape), prepared.dtype)
 
 
 class _ShiftedBuilder(SlimBuilder):
@@ -259,9 +285,8 @@ class _ShiftedBuilder(SlimBuilder):
         for position, variable in enumerate(record.layer.weights):
             shift = self._shifts.get((record.name, variable.name.split("/")[-1].split(":")[0]))
             if shift is not None:
-                role = axes_of(record)[position][0]
-                kept = np.arange(len(shift)) if role is None else self.kept(record, role)
-                values[position] = (values[position] + shift[kept]).astype(values_of(record)[position].dtype)
+                shifted = values[position] + shift[self.kept(record, "out")]
+                values[position] = shifted.astype(values_of(record)[position].dtype)
         return values
 
 
@@ -282,6 +307,24 @@ def _response(reader: Consumer, positions: np.ndarray, constant: np.ndarray) -> 
     return result
 
 
+def _is_batch_norm(record: LayerRecord) -> bool:
+    return isinstance(record.handler, BatchNormHandler) and "out" in record.roles  # there only if along the channels
+
+
+def _uses(model: tf.keras.Model) -> dict[int, set[int]]:
+    """Tensor -> the nodes that read it and the models whose output it is, nested ones too; all by identity."""
+    uses: dict[int, set[int]] = defaultdict(set)
+    for tensor in model.outputs:
+        uses[id(tensor)].add(id(model))
+    for node in nodes(model):
+        for tensor in node.keras_inputs:
+            uses[id(tensor)].add(id(node))
+        if is_graph_model(node.layer):
+            for key, users in _uses(node.layer).items():
+                uses[key] |= users
+    return uses
+
+
 def _inputs(graph: ChannelGraph, data: Any, count: int) -> Samples:
     if data is not None:
         return take_samples(graph.model, data, count)
@@ -292,3 +335,15 @@ def _inputs(graph: ChannelGraph, data: Any, count: int) -> Samples:
         rng.normal(size=(min(count, _BATCH), *shape)).astype(kind) for shape, kind in zip(shapes, types, strict=True)
     ]
     return Samples(arrays, None)
+
+
+def _other_sizes(model: tf.keras.Model, samples: Samples) -> Iterator[list[tf.Tensor]]:
+    """A sample in other sizes where the model leaves them open: padding and what it makes of constants depend on it."""
+    if all(size is not None for tensor in model.inputs for size in tensor.shape[1:]):
+        return
+    for more in _GROWTH:
+        widths = [[(0, 0), *((0, more if size is None else 0) for size in tensor.shape[1:])] for tensor in model.inputs]
+        yield [
+            tf.constant(np.pad(array[:1], width, mode="wrap"))
+            for array, width in zip(samples.inputs, widths, strict=True)
+        ]
