@@ -180,9 +180,63 @@ def test_measured_on_a_device(graph: tq.ChannelGraph) -> None:
             Fitter(graph, SCORES, tq.Budget(latency=0.5, measure_latency=lambda slim, value=nonsense: value))
 
 
+def test_latency_with_a_fixed_part(graph: tq.ChannelGraph) -> None:
+    # 10 ms and 2 for the original's 252 MACs; 10.8 ms are 100.8 MACs. (2, 2) has 4 (18 + 4) + 4 = 92, (2, 3) 102 and
+    # (3, 2) 136. By proportion, 10.8 of 12 ms are 227 MACs, and each step from there changes next to nothing.
+    def device(slim: tf.keras.Model) -> float:
+        return 10 + 2 * tq.cost(slim).macs / 252
+
+    fitter = Fitter(graph, SCORES, tq.Budget(latency="10.8 ms", measure_latency=device))
+    assert fitter.fit(uniform(fitter)).counts == {"a": 2, "b": 4}
+    # (1, 1) has 4 (9 + 1) + 2 = 42 MACs, 10.33 ms.
+    tight = Fitter(graph, SCORES, tq.Budget(latency="10.2 ms", measure_latency=device))
+    with pytest.raises(BudgetError, match=r"10.2 ms, where 10.3 ms is the smallest reachable"):
+        tight.fit(uniform(tight))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.8])
+def test_no_unit_could_be_given_back_on_a_device_that_computes_in_blocks(graph: tq.ChannelGraph, share: float) -> None:
+    measured = []
+
+    def time(p: int, q: int) -> int:
+        """Channels count as the next multiple of 2 and 4: 72 for the original's 4 and 6."""
+        p, q = -(-p // 2) * 2, -(-q // 4) * 4
+        return 9 * p + p * q // 2 + q * 5 // 2
+
+    def device(slim: tf.keras.Model) -> float:
+        measured.append(slim)
+        return time(slim.get_layer("a").filters, slim.get_layer("b").filters)
+
+    fitter = Fitter(graph, SCORES, tq.Budget(latency=share, measure_latency=device))
+    counts = fitter.fit(uniform(fitter)).counts
+    p, q = 4 - counts["a"], 6 - counts["b"]
+    assert time(p, q) <= share * 72
+    assert p == 4 or time(p + 1, q) > share * 72
+    assert q == 6 or time(p, q + 1) > share * 72
+    assert len(measured) <= 12
+
+
+def test_leaps_ask_seldom() -> None:
+    model = tf.keras.Sequential([K.Dense(64, input_shape=(3,), name="wide"), K.Dense(2)])
+    wide = tq.ChannelGraph(model)
+    fitter = Fitter(wide, {"wide": np.arange(64.0)}, tq.Budget(params=0.99))
+    asked: list[int] = []
+
+    def holds(counts: dict[str, int]) -> bool:
+        asked.append(counts["wide"])
+        return counts["wide"] >= 10
+
+    assert fitter.give_back({"wide": 60}, {}, holds) == {"wide": 10}
+    assert asked == [*range(59, 8, -1)]
+    asked.clear()
+    assert fitter.give_back({"wide": 60}, {}, holds, leap=True) == {"wide": 10}
+    # Steps of 1, 2, 4, 8 and 16; 32 would be more than half of what is left, 15; 7 breaks it, then halves of the rest.
+    assert asked == [59, 57, 53, 45, 29, 14, 7, 11, 9, 10]
+
+
 def test_stand_in_halves_what_it_cannot_foresee() -> None:
     limits = tq.Budget(tflite_bytes=150).resolve({"tflite_bytes": 200.0, "memory": 100.0, "macs": 1.0})
-    stand_in = StandIn(limits, limits.original)
+    stand_in = StandIn(limits)
     assert stand_in.holds({"memory": 50.0})  # 100 + 150 - 200
     assert not stand_in.holds({"memory": 51.0})
     # 50 B of memory made a file of 160: 10 less should do. Then 40 made 155, which falls too slowly.

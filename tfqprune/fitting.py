@@ -86,7 +86,7 @@ class Fitter:
         self.scores = dict(scores)
         self.meter = meter or Meter(graph, budget)
         self.limits: Limits = budget.resolve(self.meter.costs({}))
-        self.excluded = frozenset(resolve_ratios(graph, dict.fromkeys(_names(exclude), 0.0)))
+        self.excluded = frozenset(resolve_ratios(graph, dict.fromkeys(names_of(exclude), 0.0)))
         self.groups = [group for group in graph.prunable if group.name not in self.excluded]
         low = resolve_ratios(graph, minimum)
         high = {} if maximum is None else resolve_ratios(graph, maximum)
@@ -252,13 +252,12 @@ class Fitter:
         """As :meth:`_largest`, for costs that take seconds to measure.
 
         Limits on counted costs stand in for the measured ones; what is measured at the solution
-        corrects them. At the end further units are given back where they are expected to fit, and
-        measured.
+        corrects them. At the end every further unit that could be given back is measured, too.
 
         Raises:
-            BudgetError: no model that was measured holds the budget.
+            BudgetError: the smallest model does not hold the budget.
         """
-        stand_in = StandIn(self.limits, self.limits.original)
+        stand_in = StandIn(self.limits)
 
         def holds(counts: dict[str, int]) -> bool:
             costs = self.counted(counts)
@@ -266,7 +265,7 @@ class Fitter:
 
         best: tuple[dict[str, int], float] | None = None
         tried: list[dict[str, int]] = []
-        for _ in range(_MEASUREMENTS):
+        while len(tried) < _MEASUREMENTS:
             counts, parameter = self._largest(family, holds)
             if counts in tried:
                 break
@@ -274,14 +273,25 @@ class Fitter:
             costs = self.costs(counts)
             if stand_in.learn(costs, self.limits.holds(costs)):
                 best = counts, parameter
-        if best is None:
-            raise self._unreachable(self.costs(min(tried, key=lambda own: self.counted(own)["memory"])))
+            elif best is None:
+                best = self._thinnest(), 2.0
+                tried.append(best[0])
+                stand_in.learn(self.costs(best[0]), True)
+        assert best is not None  # the first measurement has seen to it
         counts, parameter = best
-        stand_in.learn(self.costs(counts), True)
-        counts = self.give_back(
-            counts, family(parameter), lambda own: stand_in.expects(self.counted(own)) and self.holds(own)
-        )
-        return counts, parameter
+        return self.give_back(counts, family(parameter), leap=True), parameter
+
+    def _thinnest(self) -> dict[str, int]:
+        """The smallest model there is.
+
+        Raises:
+            BudgetError: it does not hold the budget.
+        """
+        counts = self.counts(self.most)
+        costs = self.costs(counts)
+        if not self.limits.holds(costs):
+            raise self._unreachable(costs)
+        return counts
 
     def project(self, preferences: Mapping[str, float], *, measure: bool = True) -> Fit:
         """Scales preferences onto the budget: ``ratio = min(maximum, scale * preference)``.
@@ -314,6 +324,8 @@ class Fitter:
         counts: Mapping[str, int],
         wanted: Mapping[str, float],
         holds: Callable[[dict[str, int]], bool] | None = None,
+        *,
+        leap: bool = False,
     ) -> dict[str, int]:
         """Gives units back until every further one would break the budget.
 
@@ -321,20 +333,27 @@ class Fitter:
             counts: units that go, by group.
             wanted: ratios; the group furthest above what is wanted for it comes first.
             holds: what must stay true; None: :meth:`holds`.
+            leap: ask ``holds`` seldom: a group's steps double while it holds, and then halve.
         """
         holds = holds or self.holds
         counts = dict(counts)
         sizes = {group.name: group.size for group in self.groups}
+        strides = dict.fromkeys(self.names, 1)
+        broke = dict.fromkeys(self.names, -1)  # what breaks the budget now will break it after others got units, too
         open_names = list(self.names)
         while open_names:
             # The first of the groups furthest above what is wanted for them.
             name = max(open_names, key=lambda name: counts[name] / sizes[name] - wanted.get(name, 0.0))
             levels = self.levels[name]
             position = int(np.searchsorted(levels, counts[name]))
-            if position == 0 or not holds({**counts, name: int(levels[position - 1])}):
-                open_names.remove(name)  # what breaks the budget now will break it after others got units, too
-                continue
-            counts[name] = int(levels[position - 1])
+            step = min(strides[name], (position - broke[name]) // 2)
+            if step == 0:
+                open_names.remove(name)
+            elif holds(less := {**counts, name: int(levels[position - step])}):
+                counts = less
+                strides[name] *= 2 if leap else 1
+            else:
+                broke[name] = position - step
         return counts
 
     def plan(
@@ -357,8 +376,9 @@ class Fitter:
         return self.graph.units_of(group)[self.orders[group.name]]
 
 
-def _names(names: Iterable[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
+def names_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Names that may be read more than once; a string is one name."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _levels(group: ChannelGroup, align: int, low: float, high: float | None) -> np.ndarray:

@@ -95,8 +95,9 @@ def estimate(
 ) -> dict[str, float]:
     """Measured costs by the counted ones, on the cautious side.
 
-    A file is the memory of its weights and a rest, latency is in proportion to the multiplications. The largest rest
-    and the largest proportion among the observations count; both grow with the counted cost.
+    A file is the memory of its weights and a rest, a latency a fixed part and time in proportion to the
+    multiplications. The largest rest and the largest proportion among the observations count; the fixed part is that of
+    the straight line through the smallest and the largest model among them.
 
     Args:
         names: measured costs.
@@ -108,68 +109,79 @@ def estimate(
         own = counted[FOLLOWS[name]]
         known = [(costs[FOLLOWS[name]], costs[name]) for costs in observations]
         if name == "latency":
-            found[name] = own * max(cost / counted for counted, cost in known if counted) if own else 0.0
+            fixed = _fixed_part(known)
+            slope = max(((cost - fixed) / counted for counted, cost in known if counted), default=0.0)
+            found[name] = fixed + own * slope
         else:
             found[name] = own + max(cost - counted for counted, cost in known)
     return found
 
 
+def _fixed_part(known: Sequence[tuple[float, float]]) -> float:
+    """What pairs of counted and measured cost say is measured where nothing is counted; 0 by one pair alone."""
+    (small, low), (large, high) = min(known), max(known)
+    if small == large:
+        return 0.0
+    line = low - small * (high - low) / (large - small)
+    return min(max(line, 0.0), *(cost for _, cost in known))
+
+
+#: measurements in a row on the same side of the limit, after which the line is no longer believed
+_SAME_SIDE = 3
+
+
 class StandIn:
     """Limits on counted costs that stand in for limits on measured ones.
 
-    The size of the file follows the memory of the weights at a distance, latency follows the
-    multiplications in proportion; each measurement corrects distance and proportion.
+    At first the size of the file is taken to follow the memory of the weights at a distance, latency to
+    be in proportion to the multiplications. As soon as one model held the budget, the limit is looked for on
+    the straight line between the largest that held it and the smallest that broke it.
 
     Args:
-        limits: the budget.
-        original: all costs of the original model.
+        limits: the budget, with all costs of the original model.
     """
 
     FOLLOWS: ClassVar[dict[str, str]] = FOLLOWS
 
-    def __init__(self, limits: Limits, original: Mapping[str, float]) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._limits = {name: limit for name, limit in limits.limits.items() if name in FOLLOWS}
-        #: the least counted cost that broke a limit, the largest of a model that held all
-        self._broken = dict.fromkeys(self._limits, math.inf)
-        self._held = dict.fromkeys(self._limits, 0.0)
-        self._last = dict(original)
+        #: counted and measured cost of the smallest model that broke a limit, of the largest that held all
+        self._broke: dict[str, tuple[float, float]] = {}
+        self._held: dict[str, tuple[float, float]] = {}
+        self._last, self._in_a_row = False, 0
+        self.learn(limits.original, limits.holds(limits.original))
 
     def _cap(self, name: str) -> float:
         """The counted cost at which the limit is expected to be met."""
-        counted, measured = self._last[FOLLOWS[name]], self._last[name]
-        cap = counted + self._limits[name] - measured
-        if name == "latency":
-            cap = counted * self._limits[name] / measured if measured else math.inf
-        if cap >= self._broken[name] or cap <= self._held[name]:
-            # The last step went wrong; halve what is left between what held and what broke.
-            return (self._held[name] + min(self._broken[name], 2 * max(self._held[name], counted))) / 2
-        return cap
+        limit = self._limits[name]
+        if name not in self._broke:
+            return math.inf
+        large, above = self._broke[name]
+        if name not in self._held:
+            return large * limit / above if name == "latency" else large + limit - above
+        small, within = self._held[name]
+        if small >= large:
+            return small  # a small model that is slower than a larger one: what held is all that is sure
+        # A line that is always wrong on the same side comes closer slowly; then halve what is left.
+        share = (limit - within) / (above - within) if self._in_a_row < _SAME_SIDE else 0.5
+        return small + share * (large - small)
 
     def holds(self, costs: Mapping[str, float]) -> bool:
         """Whether counted costs are within what stands in for the measured ones."""
         return all(costs[FOLLOWS[name]] <= self._cap(name) for name in self._limits)
 
-    def expects(self, costs: Mapping[str, float]) -> bool:
-        """Whether a model with these counted costs, close to the last measured one, is worth measuring."""
-        for name, limit in self._limits.items():
-            counted, measured = self._last[FOLLOWS[name]], self._last[name]
-            change = costs[FOLLOWS[name]] - counted
-            expected = measured * (1 + change / counted) if name == "latency" else measured + change
-            if expected > limit:
-                return False
-        return True
-
     def learn(self, costs: Mapping[str, float], held: bool) -> bool:
         """Takes in a measurement (all costs of a model); says whether it is the best one that held."""
-        self._last = dict(costs)
+        self._in_a_row = self._in_a_row + 1 if held == self._last else 1
+        self._last = held
         better = held
         for name, limit in self._limits.items():
-            counted = costs[FOLLOWS[name]]
+            pair = costs[FOLLOWS[name]], costs[name]
             if costs[name] > limit:
-                self._broken[name] = min(self._broken[name], counted)
+                self._broke[name] = min(self._broke.get(name, pair), pair)
             elif held:
-                better = better and counted >= self._held[name]
-                self._held[name] = max(self._held[name], counted)
+                better = better and pair >= self._held.get(name, pair)
+                self._held[name] = max(self._held.get(name, pair), pair)
         return better
 
 
