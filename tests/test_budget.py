@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,8 @@ AMOUNTS = [
     ("memory", "250 kB", 250_000, False),
     ("memory", "1.5MiB", 1_572_864, False),
     ("memory", 2048, 2048, False),
+    ("memory", np.float64(2048.0), 2048, False),
+    ("memory", "1.5 B", 1.5, False),
     ("tflite_bytes", "300 B", 300, False),
     ("tflite_bytes", "1e3 bytes", 1000, False),
     ("params", "1.2 M", 1_200_000, False),
@@ -63,6 +67,10 @@ def test_amounts(name: str, amount: object, value: float, relative: bool) -> Non
         ({"latency": 5}, 'with its unit, such as "5 ms"'),
         ({"macs": "3 KiB"}, "Received: '3 KiB'"),
         ({"flops": 0.5}, "Received: 'flops'"),
+        ({"memory": np.array([0.5, 0.6])}, r"Received: array\(\[0.5, 0.6\]\) \(of type ndarray\)"),
+        ({"memory": 10**400}, "at most the original's. Received: a whole number too large"),
+        ({"memory": 1.5}, "Received: 1.5, above 1 and no whole number. Write a share .* up to 1"),
+        ({"tflite_bytes": np.float32(50.5)}, "no whole number"),
         ({"latency": 0.5, "measure_latency": 3}, "a function of the slim model"),
     ],
 )
@@ -95,6 +103,41 @@ def test_equal_budgets_are_equal() -> None:
     assert tq.Budget(memory=0.5) == tq.Budget(memory=0.5)
     assert tq.Budget(memory=0.5) != tq.Budget(memory="50 %")
     assert str(tq.Budget(macs="40 MMAC", memory=0.5)) == "macs 40 MMAC, memory 0.5"
+
+
+def device(slim: object, name: str = "", repeats: int = 1) -> float:
+    return 1.0
+
+
+class Device:
+    def __call__(self, slim: object) -> float:
+        return 1.0
+
+    def measure(self, slim: object) -> float:
+        return 1.0
+
+
+def test_what_measures_belongs_to_the_budget() -> None:
+    def description(**options: object) -> object:
+        return tq.Budget(latency=0.5, **options).as_dict().get("measure_latency")
+
+    assert description() is None
+    assert description(measure_latency=device) == f"{__name__}.device"
+    assert description(measure_latency=Device()) == f"{__name__}.Device"
+    assert description(measure_latency=Device().measure) == f"{__name__}.Device.measure"
+    phone = partial(device, name="phone", repeats=3)
+    assert description(measure_latency=phone) == f"{__name__}.device(name, phone, repeats, 3)"
+    # An address would be another one in the next process.
+    assert description(measure_latency=partial(device, name=object())) == f"{__name__}.device(name, object)"
+
+
+def test_only_what_makes_a_difference_is_described() -> None:
+    assert tq.Budget(memory=0.5, measure_latency=device, tflite_format="packed").as_dict() == {"memory": 0.5}
+    assert tq.Budget(tflite_bytes=0.5).as_dict() == {"tflite_bytes": 0.5}
+    packed = tq.Budget(tflite_bytes=0.5, tflite_format="packed")
+    assert packed.as_dict() == {"tflite_bytes": 0.5, "tflite_format": "packed"}
+    assert str(packed) == "tflite_bytes 0.5"
+    assert "tflite_format" not in tq.Budget(latency=0.5, measure_latency=device, tflite_format="packed").as_dict()
 
 
 @given(st.floats(1e-6, 1), st.integers(1, 10**9))

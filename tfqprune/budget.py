@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tfqprune.errors import BudgetError
@@ -58,7 +59,7 @@ Amount = float | int | str
 class Budget:
     """Upper bounds on one or more costs; all of them must hold.
 
-    A number up to 1 is a fraction of the original model's cost, a larger one is absolute, a string
+    A number up to 1 is a fraction of the original model's cost, a larger whole one is absolute, a string
     has a unit: ``"50 %"``, ``"1.2 M"`` parameters, ``"40 MMAC"``, ``"250 KiB"``, ``"5 ms"``.
 
     Args:
@@ -70,7 +71,7 @@ class Budget:
         latency: time of one run of the exported file on this machine, or what
             ``measure_latency`` says. An absolute latency needs its unit, as a string.
         measure_latency: measures a slim model somewhere else, on a device for example; gets the
-            uncompiled Keras model and returns milliseconds.
+            uncompiled Keras model and returns milliseconds. A search that is resumed knows it by its name.
         tflite_format: the format to export in for the measured costs.
 
     Raises:
@@ -131,8 +132,15 @@ class Budget:
         return tuple(name for name in self.names if name in MEASURED)
 
     def as_dict(self) -> dict[str, Amount]:
-        """The bounds as they were given."""
-        return {name: getattr(self, name) for name in self.names}
+        """The bounds as they were given, and by what they are measured where that was given, too."""
+        content = {name: getattr(self, name) for name in self.names}
+        elsewhere = self.latency is not None and self.measure_latency is not None
+        if elsewhere:
+            content["measure_latency"] = _title(self.measure_latency)
+        exported = self.tflite_bytes is not None or (self.latency is not None and not elsewhere)
+        if exported and self.tflite_format != "auto":
+            content["tflite_format"] = self.tflite_format
+        return content
 
     def resolve(self, original: Mapping[str, float]) -> Limits:
         """Turns the budget into absolute limits.
@@ -161,7 +169,7 @@ class Budget:
         return Limits(limits, {name: float(value) for name, value in original.items()})
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {amount}" for name, amount in self.as_dict().items())
+        return ", ".join(f"{name} {getattr(self, name)}" for name in self.names)
 
 
 @dataclass(frozen=True)
@@ -198,22 +206,46 @@ def parse_amount(name: str, amount: Any) -> tuple[float, bool]:
     expected = f"a fraction of the original in (0, 1], an absolute number, or a string such as {_EXAMPLES[name]}"
     if isinstance(amount, str):
         value, relative = _parse_text(name, amount)
-    elif isinstance(amount, bool) or not hasattr(amount, "__float__"):
+    elif isinstance(amount, bool) or not hasattr(amount, "__float__") or getattr(amount, "ndim", False):
         raise BudgetError(
             f"Expected a budget for {name}: {expected}. Received: {amount!r} (of type {type(amount).__name__})."
         )
     else:
-        value = float(amount)
+        value = _as_float(name, amount)
         relative = value <= 1
         if name == "latency" and not relative and math.isfinite(value):
             raise BudgetError(
                 f'Expected an absolute latency with its unit, such as "{value:g} ms". Received: {amount!r}.'
+            )
+        if not relative and math.isfinite(value) and not value.is_integer():
+            raise BudgetError(
+                f"Expected a budget for {name}: {expected}. Received: {amount!r}, above 1 and no whole number. Write a "
+                f"share of the original as a number up to 1, an amount as a whole number or as text with its unit."
             )
     if not math.isfinite(value) or value <= 0:
         raise BudgetError(f"Expected a budget for {name} above zero: {expected}. Received: {amount!r}.")
     if relative and value > 1:
         raise BudgetError(f"Expected a budget for {name} of at most 100 % of the original. Received: {amount!r}.")
     return value, relative
+
+
+def _as_float(name: str, amount: Any) -> float:
+    try:
+        return float(amount)
+    except OverflowError as error:
+        raise BudgetError(
+            f"Expected a budget for {name} of at most the original's. Received: a whole number too large to count with."
+        ) from error
+
+
+def _title(function: Any) -> str:
+    """What a callable is called, the same in every process: never an address."""
+    if isinstance(function, partial):
+        given = [*function.args, *(part for pair in sorted(function.keywords.items()) for part in pair)]
+        plain = [str(part) if isinstance(part, str | int | float) else type(part).__qualname__ for part in given]
+        return f"{_title(function.func)}({', '.join(plain)})"
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _parse_text(name: str, text: str) -> tuple[float, bool]:
