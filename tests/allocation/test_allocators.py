@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +17,9 @@ import tensorflow as tf
 import tfqprune as tq
 from tfqprune.allocation import Allocator, SensitivityCurves, allocator_names, get_allocator, register_allocator
 from tfqprune.allocation.curves import measure
+from tfqprune.allocation.identity import model_digest
 from tfqprune.errors import ActivationError, BudgetError, DataError, EvaluationError, OutputError, PlanError
+from tfqprune.evaluation import PlanEvaluator
 from tfqprune.fitting import Fitter
 from tfqprune.testing import AllocatorConformance
 from tfqprune.testing.criteria import network
@@ -65,6 +72,14 @@ def test_registry() -> None:
                 return fitter.fit(lambda ratio: {})
 
 
+def test_excludes_by_one_name_and_by_names_that_are_read_once() -> None:
+    for excluded in ("inner", (name for name in ["inner"])):
+        plan = tq.UniformAllocator(tq.Budget(memory=0.8)).allocate(
+            network("dorefa_residual"), "latent_l1", exclude=excluded
+        )
+        assert set(plan.removed) == {"first"}
+
+
 def test_budget_of_another_type() -> None:
     with pytest.raises(BudgetError, match=r"as in Budget\(memory=0.5\)"):
         tq.UniformAllocator(0.5)
@@ -84,6 +99,87 @@ def test_layer_and_group_names_mean_the_same() -> None:
     model = network("dorefa_residual")
     allocator = tq.UniformAllocator(tq.Budget(memory=0.8))
     assert allocator.allocate(model, exclude=["outer"]).removed == allocator.allocate(model, exclude=["first"]).removed
+
+
+# -- identity ---------------------------------------------------------------------------------
+
+
+def nameless(
+    activation: str = "relu",
+    bits: int = 2,
+    factor: float = 2.0,
+    shift: float = 1.0,
+    skip: bool = True,
+    size: int = 6,
+    last: Callable = tf.nn.relu,
+) -> tf.keras.Model:
+    """A network whose names are all Keras's own, with calls of every kind; the same weights, whatever is asked for."""
+    image = K.Input((size, size, 3))
+    x = K.Conv2D(4, 3, padding="same", activation=activation)(image)
+    inner = tf.keras.Sequential(
+        [
+            lq.layers.QuantConv2D(4, 3, padding="same", kernel_quantizer=lq.quantizers.DoReFa(bits, mode="weights")),
+            K.Lambda(lambda y: last(y) + shift),
+        ]
+    )
+    y = tf.nn.relu(inner(inner(x))) * factor
+    y = K.Add()([y, x if skip else y])[:, 1:]
+    model = tf.keras.Model(image, K.Dense(2)(tf.reduce_mean(tf.cast(y, tf.float32), [1, 2])))
+    model.set_weights([np.full(weight.shape, 0.5, "float32") for weight in model.get_weights()])
+    return model
+
+
+def digest(model: tf.keras.Model) -> str:
+    return model_digest(tq.ChannelGraph(model))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "tanh"},
+        {"bits": 4},
+        {"factor": 3.0},
+        {"shift": 2.0},
+        {"skip": False},
+        {"size": 8},
+        {"last": tf.nn.tanh},
+    ],
+)
+def test_digest_changes_with_what_is_computed(changes: dict) -> None:
+    tf.keras.backend.reset_uids()
+    one = nameless()
+    tf.keras.backend.reset_uids()
+    other = nameless(**changes)
+    assert [layer.name for layer in one.layers] == [layer.name for layer in other.layers]
+    assert [weight.shape for weight in one.weights] == [weight.shape for weight in other.weights]
+    assert digest(one) != digest(other)
+
+
+def test_digest_is_that_of_the_same_model_built_again() -> None:
+    first, again = nameless(), nameless()
+    assert first.layers[1].name != again.layers[1].name  # conv2d_1, conv2d_2
+    assert digest(first) == digest(again)
+    again.layers[1].kernel.assign_add(tf.ones_like(again.layers[1].kernel))
+    assert digest(first) != digest(again)
+    # In another process strings have other hashes and objects other addresses.
+    script = "import tfqprune, test_allocators as own; print(own.digest(own.nameless()))"
+    here = Path(__file__)
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": f"{here.parents[2]}{os.pathsep}{here.parent}"}
+    other = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == digest(first)
+
+
+def test_digest_of_a_layer_without_a_config() -> None:
+    class Doubled(K.Layer):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def call(self, x: tf.Tensor) -> tf.Tensor:
+            return x * self.factor
+
+    image = K.Input((3,))
+    assert digest(tf.keras.Model(image, Doubled(2.0)(image))) == digest(tf.keras.Model(image, Doubled(2.0)(image)))
 
 
 # -- bayesian ---------------------------------------------------------------------------------
@@ -179,8 +275,8 @@ def test_curves_are_measured_once(tmp_path: Path) -> None:
         calls.append(1)
         return 0.5
 
-    def allocate(memory: float, **options) -> tq.PruningPlan:
-        allocator = tq.SensitivityAllocator(tq.Budget(memory=memory), evaluate=evaluate, path=path, **options)
+    def allocate(memory: float) -> tq.PruningPlan:
+        allocator = tq.SensitivityAllocator(tq.Budget(memory=memory), evaluate=evaluate, path=path)
         return allocator.allocate(model, "latent_l1")
 
     allocate(0.8)
@@ -189,11 +285,62 @@ def test_curves_are_measured_once(tmp_path: Path) -> None:
     assert first == 1 + 6 + 5
     allocate(0.5)
     assert len(calls) == first
-    allocate(0.5, ladder=(0.5,))
-    assert len(calls) == first + 3
     curves = SensitivityCurves.load(path)
     assert SensitivityCurves.load(curves.save(tmp_path / "copy.json")) == curves
     assert curves.plot(tmp_path / "curves.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "bounds", "changed"),
+    [
+        ({"ladder": (0.25, 0.5)}, {}, "ladder"),
+        ({}, {"maximum": 0.5}, "levels"),
+        ({}, {"align": 2}, "levels"),
+        ({"calibration_samples": 8}, {}, "calibration samples"),
+        ({"calibration": noise()[0][:8]}, {}, "calibration"),
+        ({}, {"name": "dorefa_residual"}, "model, scores, levels"),
+    ],
+)
+def test_curves_of_something_else_are_neither_used_nor_lost(
+    tmp_path: Path, options: dict, bounds: dict, changed: str
+) -> None:
+    path, calls = tmp_path / "curves.json", []
+
+    def allocate(options: dict, name: str = "float", **bounds) -> None:
+        options = {"ladder": (0.5,), "evaluate": lambda twin: calls.append(twin) or 1.0, **options}
+        allocator = tq.SensitivityAllocator(tq.Budget(memory=0.8), path=path, **options)
+        allocator.allocate(network(name), "latent_l1", noise()[0], **bounds)
+
+    allocate({})
+    before = path.read_bytes()
+    calls.clear()
+    with pytest.raises(OutputError, match=f"begun with. Received: {changed} changed. Choose another path"):
+        allocate(options, **bounds)
+    assert not calls
+    assert path.read_bytes() == before
+
+
+def test_metric_of_a_plan_evaluator_belongs_to_its_curves(tmp_path: Path) -> None:
+    model = network("float")
+    evaluator = PlanEvaluator(tq.ChannelGraph(model), noise())
+
+    def curves(metric: str, name: str) -> SensitivityCurves:
+        allocator = tq.SensitivityAllocator(
+            tq.Budget(memory=0.8), evaluator, metric=metric, ladder=(0.5,), path=tmp_path / name
+        )
+        allocator.allocate(model, "latent_l1")
+        return allocator.curves
+
+    assert curves("accuracy", "a.json").baseline == evaluator({})["accuracy"]
+    with pytest.raises(OutputError, match="metric changed"):
+        curves("loss", "a.json")
+    assert curves("loss", "b.json").baseline == -evaluator({})["loss"]
+
+
+def test_path_of_curves_is_looked_at_first(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing" / "curves.json", tmp_path):
+        with pytest.raises(OutputError, match="in a folder that exists"):
+            tq.SensitivityAllocator(tq.Budget(memory=0.5), evaluate=len, path=path)
 
 
 def test_interrupted_measurement_goes_on(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tfqprune.allocation.curves import LADDER, Removed, SensitivityCurves, measu
 from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
 from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import EvaluationError, PlanError
+from tfqprune.errors import EvaluationError, OutputError, PlanError
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.fitting import Fit, Fitter
 
@@ -38,15 +38,16 @@ class SensitivityAllocator(Allocator):
             where that is None, too, they keep their statistics.
         metric: what of ``validation`` counts; losses count negatively.
         ladder: the ratios that each group is tried at.
-        path: JSON file for the curves: read if it is there and belongs to the same model, scores,
-            ladder and data, written after every group. What ``evaluate`` does cannot be compared:
-            use another path for another function.
+        path: JSON file for the curves: read if it is there, written after every group. The budget may
+            change; model, scores, ladder, bounds, metric and data must be those that it was begun with.
+            What ``evaluate`` does cannot be compared: use another path for another function.
         curves: curves that exist already; nothing is measured.
         calibration_samples: samples of the calibration data that are used.
 
     Raises:
         EvaluationError: no ``evaluate``, ``validation`` or ``curves``, or more than one.
         PlanError: a ladder without ratios between 0 and 1.
+        OutputError: no file can be at the path; or, once there is a model, it holds something else.
     """
 
     def __init__(
@@ -73,6 +74,11 @@ class SensitivityAllocator(Allocator):
             raise EvaluationError(f"Expected evaluate to be a function of a model. Received: {evaluate!r}.")
         if not ladder or not all(0 < ratio < 1 for ratio in ladder):
             raise PlanError(f"Expected a ladder of ratios between 0 and 1. Received: {ladder!r}.")
+        if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+            raise OutputError(
+                f"Expected a file for the curves, in a folder that exists. Received: {os.fspath(path)!r}. Make the "
+                "folder first, or choose another path."
+            )
         self._function, self._validation, self._calibration = evaluate, validation, calibration
         self._metric, self._ladder, self._path = metric, tuple(sorted(ladder)), path
         self._samples = calibration_samples
@@ -93,20 +99,26 @@ class SensitivityAllocator(Allocator):
 
     def _measured(self, fitter: Fitter) -> SensitivityCurves:
         calibration = self._data if self._calibration is None else self._calibration
+        own_function = self._function is not None and not isinstance(self._function, PlanEvaluator)
         identity = {
             "model": model_digest(fitter.graph),
             "scores": scores_digest(fitter.scores),
             "ladder": list(self._ladder),
-            "align": fitter.align,
-            "metric": "evaluate" if self._function is not None else self._metric,
+            "levels": {name: levels.tolist() for name, levels in fitter.levels.items()},
+            "metric": "evaluate" if own_function else self._metric,
             "validation": None if self._validation is None else data_digest(self._validation, contents=True),
             "calibration": None if calibration is None else data_digest(calibration),
+            "calibration samples": None if calibration is None else self._samples,
         }
         curves = SensitivityCurves(identity)
         if self._path is not None and Path(self._path).exists():
-            known = SensitivityCurves.load(self._path)
-            if known.identity == identity:
-                curves = known
+            curves = SensitivityCurves.load(self._path)
+            changed = [key for key, value in identity.items() if curves.identity.get(key) != value]
+            if changed:
+                raise OutputError(
+                    f"Expected what the curves in {os.fspath(self._path)!r} were begun with. Received: "
+                    f"{', '.join(changed)} changed. Choose another path, or remove the file."
+                )
         if all(name in curves.values for name in fitter.names):
             return curves
         return measure(curves, fitter, self._evaluation(fitter.graph, calibration), self._ladder, self._path)
