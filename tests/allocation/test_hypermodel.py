@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tfqprune as tq
-from tfqprune.errors import BudgetError
+from tfqprune.errors import BudgetError, ModelTypeError
 
 
 @pytest.fixture
@@ -48,6 +48,15 @@ def test_with_a_tuner_of_choice(compiled, train, validation, tmp_path: Path, kin
     assert tq.cost(best).memory <= 0.6 * tq.cost(compiled).memory
     score = tuner.oracle.get_best_trials()[0].score
     assert best.evaluate(*validation, verbose=0)[1] == pytest.approx(score, abs=1e-6)
+
+
+def test_a_model_that_is_not_compiled_is_refused_before_the_search(model, tmp_path: Path) -> None:
+    hypermodel = tq.PruningHyperModel(model, tq.Budget(memory=0.6), "latent_l1")
+    assert hypermodel.plan(keras_tuner.HyperParameters()).removed
+    with pytest.raises(ModelTypeError, match="compiled with a loss"):
+        tq.legacy_tuner(keras_tuner.RandomSearch)(
+            hypermodel, objective="val_accuracy", max_trials=1, directory=tmp_path
+        )
 
 
 def test_refused(compiled, train, tmp_path: Path) -> None:

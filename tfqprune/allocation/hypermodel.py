@@ -14,8 +14,9 @@ from tfqprune.allocation.base import unscored
 from tfqprune.allocation.oracle import PREFIX
 from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
+from tfqprune.errors import ModelTypeError
 from tfqprune.evaluation import CALIBRATION_BATCH, CALIBRATION_SAMPLES, compile_like, with_accuracy
-from tfqprune.fitting import Bounds, Fitter
+from tfqprune.fitting import Bounds, Fitter, names_of
 from tfqprune.plan import PruningPlan
 from tfqprune.recovery import reestimate_batch_norms
 from tfqprune.scoring import choose_criterion, run_criterion
@@ -31,7 +32,7 @@ class PruningHyperModel(keras_tuner.HyperModel):
         tuner = RandomSearch(PruningHyperModel(model, budget, data=train), objective="val_accuracy", ...)
 
     Args:
-        model: the model to prune; it should be compiled.
+        model: the model to prune; compiled, for :meth:`build`.
         budget: what every model holds.
         criterion: ranks the units of each group (see :func:`tfqprune.score`).
         data: what the criterion looks at; batch norms are re-estimated on it, too. None: they keep
@@ -68,7 +69,7 @@ class PruningHyperModel(keras_tuner.HyperModel):
         self.model, self.data = model, data
         self._batches = -(-calibration_samples // CALIBRATION_BATCH)
         graph = ChannelGraph(model)
-        limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": tuple(exclude)}
+        limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude)}
         self._criterion = "given"
         if scores is None:
             limits["meter"] = Fitter(graph, unscored(graph), budget, **limits).meter
@@ -85,7 +86,16 @@ class PruningHyperModel(keras_tuner.HyperModel):
         return self.fitter.plan(fit, self._criterion)
 
     def build(self, hp: keras_tuner.HyperParameters) -> tf.keras.Model:
-        """The compiled slim model of these hyperparameters, batch norms re-estimated."""
+        """The compiled slim model of these hyperparameters, batch norms re-estimated.
+
+        Raises:
+            ModelTypeError: the original is not compiled with a loss.
+        """
+        if getattr(self.model, "loss", None) is None:
+            raise ModelTypeError(
+                "Expected a model that is compiled with a loss: slim models are compiled as it is. Received: "
+                f"{self.model.name!r}, which is not. Call its compile(optimizer, loss, metrics) first."
+            )
         slim = prune(self.model, self.plan(hp))
         if self.data is not None:
             reestimate_batch_norms(slim, self.data, self._batches, batch_size=CALIBRATION_BATCH)
