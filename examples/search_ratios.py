@@ -24,6 +24,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="handwritten digits instead of CIFAR-10, a few trials")
     parser.add_argument("--directory", type=Path, default=Path("search"))
     parser.add_argument("--memory", default=0.5, type=float, help="of the original's memory")
+    parser.add_argument(
+        "--sensitivity",
+        action=argparse.BooleanOptionalAction,
+        help="start from the sensitivity solution, too; by default if its curves take no more evaluations than trials",
+    )
     arguments = parser.parse_args()
 
     splits = data.load("digits" if arguments.quick else "cifar10")
@@ -58,6 +63,7 @@ def main() -> None:
         project_name="trials",
         evaluation="both",
         promote=1 if arguments.quick else 3,
+        sensitivity=arguments.sensitivity,
     )
     tuner.search(splits.train, validation_data=splits.validation, epochs=1 if arguments.quick else 3)
     if os.environ.get("KERASTUNER_TUNER_ID", "chief") != "chief":

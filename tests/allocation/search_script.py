@@ -38,4 +38,8 @@ tuner = tq.RatioTuner(
 )
 print("ready", flush=True)
 tuner.search(make_data(model, 1), validation_data=make_data(model, 2))
+records, front = tuner.records(), tuner.pareto_front()
+print("records", *(record.trial for record in records), flush=True)
+print("front", *(record.trial for record in front), flush=True)
+assert [plan.notes["trial"] for plan in tuner.get_front_plans()] == [record.trial for record in front]
 print("plan", tuner.get_best_plans(1)[0].removed, flush=True)

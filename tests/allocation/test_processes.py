@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import signal
@@ -95,6 +96,17 @@ def test_chief_and_workers_one_of_which_dies(tmp_path: Path) -> None:
     def start(name: str) -> Process:
         return Process(tmp_path, name, 10, 1.0, KERASTUNER_TUNER_ID=name, **address)
 
+    def line(process: Process, word: str) -> list[str]:
+        return next(line for line in process.text.splitlines() if line.startswith(f"{word} ")).split()[1:]
+
+    # A process alone begins; chief and workers go on with its trials.
+    alone = Process(tmp_path, "alone", 2, 0)
+    with ended([alone]):
+        alone.succeed()
+    before = trials(tmp_path)
+    assert [trial["trial_id"] for trial in before] == ["0", "1"]
+    for path in (tmp_path / "search").glob("trial*.*"):
+        path.unlink()  # tables, which the chief writes anew
     chief, one, two = start("chief"), start("worker1"), start("worker2")
     with ended([chief, one, two]):
         one.wait_for("begun", 2)
@@ -104,12 +116,21 @@ def test_chief_and_workers_one_of_which_dies(tmp_path: Path) -> None:
         two.succeed()
         chief.succeed()
         assert [trial["status"] for trial in trials(tmp_path)] == ["COMPLETED"] * 10
+        assert sorted(trials(tmp_path), key=lambda trial: int(trial["trial_id"]))[:2] == before
         # Every trial has one value, the one of the dead worker included.
         assert all(len(trial["metrics"]["metrics"]["val_accuracy"]["observations"]) == 1 for trial in trials(tmp_path))
         begun = [line for process in (one, two) for line in process.text.splitlines() if line.startswith("begun")]
-        assert len(begun) == 11
-        assert len(set(begun)) == 10
+        assert len(begun) == 9
+        assert len(set(begun)) == 8
         assert "plan {" in two.text
+        # The chief writes the tables; a worker sees what it has found.
+        folder = tmp_path / "search"
+        rows = list(csv.DictReader((folder / "trials.csv").open()))
+        kept = json.loads((folder / "trials.json").read_text())
+        assert [row["trial"] for row in rows] == [entry["trial"] for entry in kept] == line(two, "records")
+        assert [int(row["trial"]) for row in rows] == list(range(10))
+        front = json.loads((folder / "front.json").read_text())
+        assert [entry["trial"] for entry in front] == line(chief, "front") == line(two, "front")
         # A second chief cannot have the port of one that runs.
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", int(port)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras_tuner
 import numpy as np
@@ -13,11 +15,15 @@ import pytest
 import tensorflow as tf
 
 import tfqprune as tq
+from tfqprune.allocation.display import SearchDisplay
 from tfqprune.allocation.goal import Goal
 from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.records import TrialRecord, pareto_front
-from tfqprune.budget import format_cost
+from tfqprune.budget import Limits, format_cost
+from tfqprune.criteria import get_criterion
 from tfqprune.errors import BudgetError, EvaluationError, OutputError, PlanError
+from tfqprune.evaluation import PlanEvaluator
+from tfqprune.files import write_json
 from tfqprune.twin import EvaluationTwin
 
 
@@ -80,6 +86,29 @@ def test_same_seed_same_trials_and_resuming_changes_nothing(make_tuner, train, v
     other.search(train, validation_data=validation, verbose=0)
     assert ratios(other) != ratios(whole)[:5]
     assert ratios(other)[0] == ratios(whole)[0]
+
+
+@pytest.mark.parametrize("lost", ["nothing", "oracle.json"])
+def test_another_tuner_id_takes_up_the_same_trials(make_tuner, train, validation, tmp_path, monkeypatch, lost) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (tmp_path / "search").glob("trial_*/*")}
+
+    alone = make_tuner(max_trials=3)
+    alone.search(train, validation_data=validation, verbose=0)
+    before = files()
+    (tmp_path / "search" / lost).unlink(missing_ok=True)
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    chief = make_tuner(max_trials=5)
+    assert chief.records() == alone.records()
+    chief.search(train, validation_data=validation, verbose=0)
+    monkeypatch.delenv("KERASTUNER_TUNER_ID")
+    again = make_tuner(max_trials=6)
+    assert again.records() == chief.records()
+    again.search(train, validation_data=validation, verbose=0)
+    assert [record.status for record in again.records()] == ["COMPLETED"] * 6
+    assert len({tuple(record.ratios.values()) for record in again.records()}) == 6
+    after = files()
+    assert {path: after[path] for path in before} == before
 
 
 def test_interrupted_search_goes_on(make_tuner, train, validation, monkeypatch) -> None:
@@ -152,6 +181,34 @@ def test_other_data_is_refused(make_tuner, train, validation) -> None:
     assert len(tuner.records()) == 2
 
 
+def test_other_data_of_the_criterion_are_refused(make_tuner, train, validation) -> None:
+    options = {"criterion": "reconstruction", "data": train}
+    make_tuner(**options, max_trials=1).search(train, validation_data=validation, verbose=0)
+    for data in (validation, (train[0] * 3 + 1, train[1])):
+        with pytest.raises(OutputError, match="criterion data changed"):
+            make_tuner(**{**options, "data": data}).search(train, validation_data=validation, verbose=0)
+    # No data of its own: the training data, which these are.
+    tuner = make_tuner(criterion="reconstruction", max_trials=2)
+    tuner.search(train, validation_data=validation, verbose=0)
+    assert len(tuner.records()) == 2
+
+
+def test_a_criterion_is_known_by_what_it_does(make_tuner, train, validation) -> None:
+    make_tuner(criterion=get_criterion("random", seed=3), project_name="object")
+    make_tuner(criterion=get_criterion("random", seed=3), project_name="object")
+    with pytest.raises(OutputError, match="criterion changed"):
+        make_tuner(criterion=get_criterion("random", seed=4), project_name="object")
+
+    def search(function) -> None:
+        tuner = make_tuner(criterion=function, project_name="function", max_trials=1)
+        tuner.search(train, validation_data=validation, verbose=0)
+
+    for _ in range(2):
+        search(lambda filters: np.abs(filters).sum(axis=1))
+    with pytest.raises(OutputError, match="scores changed"):
+        search(lambda filters: -np.abs(filters).sum(axis=1))
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_foreign_folders_are_not_touched(make_tuner, tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "search").mkdir()
@@ -162,6 +219,8 @@ def test_foreign_folders_are_not_touched(make_tuner, tmp_path: Path, overwrite: 
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="which is a file"):
         make_tuner(project_name="file", overwrite=overwrite)
+    with pytest.raises(OutputError, match="Choose another directory"):
+        make_tuner(directory=tmp_path / "file", overwrite=overwrite)
 
 
 def test_failed_trials_are_marked_and_the_search_goes_on(make_tuner, train, validation, monkeypatch) -> None:
@@ -248,14 +307,93 @@ def test_best_few_are_promoted(make_tuner, train, validation, tmp_path, capsys) 
     assert tuned[plans[0].notes["trial"]] == max(tuned.values())
     assert {plan.notes["trial"] for plan in plans[:2]} == set(tuned)
     assert capsys.readouterr().out.count("fine-tuned | val_accuracy") == 2
+    # What fine-tuning achieved stands beside what the trial was judged by, wherever trials are told of.
+    best = plans[0].notes
+    assert best["tuned"]["val_accuracy"] == tuned[best["trial"]]
+    assert "tuned" not in plans[2].notes
+    folder, number = tmp_path / "search", int(best["trial"])
+    row = list(csv.DictReader((folder / "trials.csv").open()))[number]
+    assert (float(row["value"]), float(row["tuned_val_accuracy"])) == (best["value"], tuned[best["trial"]])
+    kept = json.loads((folder / "trials.json").read_text())
+    assert {own["trial"] for own in kept if "tuned_val_accuracy" in own["metrics"]} == set(tuned)
+    assert json.loads((folder / "front.json").read_text()) == [kept[int(own.trial)] for own in tuner.pareto_front()]
+    tuner.results_summary(1)
+    assert f"Trial {best['trial']} summary" in (said := capsys.readouterr().out)
+    assert f"Fine-tuned val_accuracy: {tuned[best['trial']]}" in said
+
+
+def test_a_trial_that_cannot_be_fine_tuned_makes_room_for_the_next(
+    make_tuner, train, validation, tmp_path, monkeypatch, capsys
+) -> None:
+    tuned, calls = Judge.tuned, []
+
+    def failing(self, counts, folder, number, callbacks=()):
+        calls.append(str(number))
+        if len(calls) == 1:
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        metrics = tuned(self, counts, folder, number, callbacks)
+        if len(calls) == 2:
+            metrics["val_accuracy"] = math.nan
+            write_json(folder / "tuned.json", metrics)
+        return metrics
+
+    monkeypatch.setattr(Judge, "tuned", failing)
+    options = {"evaluation": "both", "promote": 1, "max_trials": 4, "calibration_samples": 64, "sensitivity": False}
+    tuner = make_tuner(**options)
+    tuner.search(train, validation_data=validation)
+    by_proxy = sorted(tuner.records(), key=lambda record: -record.value)
+    assert calls == [record.trial for record in by_proxy[:3]]
+    assert "out of memory" in by_proxy[0].message
+    assert "val_accuracy is nan" in by_proxy[1].message
+    said = capsys.readouterr().out
+    assert said.count("could not be fine-tuned") == 2
+    assert said.count("fine-tuned | val_accuracy") == 1
+    # The one that could comes first; the others are what they were by proxy.
+    plans = tuner.get_best_plans(4)
+    assert [plan.notes["trial"] for plan in plans] == [by_proxy[place].trial for place in (2, 0, 1, 3)]
+    for plan, slim in zip(plans[1:], tuner.get_best_models(4)[1:]):
+        slim.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        assert slim.evaluate(*validation, verbose=0)[1] == pytest.approx(plan.notes["value"])
+    # They are not tried again.
+    make_tuner(**options).search(train, validation_data=validation, verbose=0)
+    assert len(calls) == 3
+    # Where nothing can be fine-tuned, the search says so.
+    monkeypatch.setattr(Judge, "tuned", lambda self, *given: 1 / 0)
+    with pytest.raises(EvaluationError, match=r"2 failures in a row(.|\n)*division by zero"):
+        make_tuner(**options, project_name="none", max_consecutive_failed_trials=2).search(
+            train, validation_data=validation, verbose=0
+        )
 
 
 def test_tensorboard(make_tuner, train, validation, tmp_path) -> None:
     tuner = make_tuner(max_trials=2)
     board = tf.keras.callbacks.TensorBoard(str(tmp_path / "logs"))
     tuner.search(train, validation_data=validation, callbacks=[board], verbose=0)
-    written = sorted(path.parent.name for path in (tmp_path / "logs").rglob("events*"))
-    assert written == ["0", "1"]
+    written = {path.parent.name: path for path in (tmp_path / "logs").rglob("events*")}
+    assert sorted(written) == ["0", "1"]
+    for record in tuner.records():
+        events = tf.compat.v1.train.summary_iterator(str(written[record.trial]))
+        scalars = {
+            value.tag: (event.step, float(tf.make_ndarray(value.tensor)))
+            for event in events
+            for value in event.summary.value
+            if value.tag == "val_accuracy"
+        }
+        assert scalars == {"val_accuracy": (int(record.trial), pytest.approx(record.value))}
+
+
+def test_time_left_is_shared_by_workers() -> None:
+    best = keras_tuner.engine.trial.Trial(keras_tuner.HyperParameters(), "3", "COMPLETED")
+    best.score = 0.5
+    oracle = SimpleNamespace(
+        max_trials=10, objective=keras_tuner.Objective("value", "max"), get_best_trials=lambda count: [best],
+        end_order=["0", "1", "2", "3"], tuner_ids={"worker1", "worker2", "worker3"},
+    )  # fmt: skip
+    display = SearchDisplay(oracle, Limits({}, {}), verbose=0)
+    display._starts["3"] = time.perf_counter() - 20
+    display.on_trial_end(best)
+    # 6 trials of 20 s are left, for 3 workers: 40 s.
+    assert display.line(best, 20.0).endswith("20.0 s, 40 s left")
 
 
 def test_soft_size_and_the_front(make_tuner, model, train, validation, tmp_path) -> None:
@@ -311,9 +449,86 @@ def test_starts(make_tuner, model, train, validation) -> None:
     assert given["fourth"] == 7 / 8  # as much as it has
 
 
+def test_starts_from_measured_sensitivity(make_tuner, model, train, validation, tmp_path, monkeypatch, capsys) -> None:
+    calls, evaluate = [], PlanEvaluator.evaluate
+    monkeypatch.setattr(PlanEvaluator, "evaluate", lambda self, plan: calls.append(plan) or evaluate(self, plan))
+    options = {"sensitivity": True, "starts": [{"first": 0.1, "fourth": 1.0}]}
+    tuner = make_tuner(max_trials=2, **options)
+    tuner.search(train, validation_data=validation)
+    assert "sensitivity of 4 groups | up to 25 evaluations" in capsys.readouterr().out
+    assert len(calls) <= 25 + 2
+    path = tmp_path / "search" / "curves.json"
+    curves = tq.SensitivityCurves.load(path)
+    calls.clear()
+    allocator = tq.SensitivityAllocator(tq.Budget(memory=0.6), validation=validation, calibration=train)
+    expected = allocator.allocate(model, "latent_l1")
+    assert curves.values == allocator.curves.values
+    assert ratios(tuner)[1] == {name: expected.ratios[name] for name in curves.values}
+    # Measured once; the start that had no trial yet has the next one.
+    calls.clear()
+    later = make_tuner(max_trials=3, **options)
+    later.search(train, validation_data=validation, verbose=0)
+    assert len(calls) == 1
+    assert ratios(later)[2]["fourth"] == 7 / 8
+    # Another search reads the file.
+    other = make_tuner(project_name="other", max_trials=2, sensitivity=path)
+    other.search(train, validation_data=validation, verbose=0)
+    assert ratios(other) == ratios(tuner)[:2]
+
+
+def test_sensitivity_is_measured_where_it_costs_no_more_than_the_trials(
+    make_tuner, train, validation, tmp_path
+) -> None:
+    def measured(name: str, **options) -> bool:
+        tuner = make_tuner(
+            project_name=name, exclude=["first", "third", "fourth"], budget=tq.Budget(memory=0.8), **options
+        )
+        tuner.search(train, validation_data=validation, verbose=0)
+        return (tmp_path / name / "curves.json").exists()
+
+    # One group: its six ratios and the whole model.
+    assert measured("seven", max_trials=7)
+    assert not measured("six", max_trials=6)
+    assert not measured("six", max_trials=7)  # as it was begun
+    assert not measured("no", max_trials=7, sensitivity=False)
+    assert measured("tuned", max_trials=1, evaluation="finetune", calibration_samples=64)
+
+
+def test_sensitivity_of_a_falling_objective(make_tuner, train, validation, tmp_path) -> None:
+    tuner = make_tuner(max_trials=1, objective="val_loss", sensitivity=True)
+    tuner.search(train, validation_data=validation, verbose=0)
+    curves = tq.SensitivityCurves.load(tmp_path / "search" / "curves.json")
+    assert max(value for values in [[curves.baseline], *curves.values.values()] for value in values) < 0
+
+
+def bad_curves(*names: str, **other) -> tq.SensitivityCurves:
+    given = {"baseline": 1.0, "ratios": {name: [0.5] for name in names}, "values": {name: [0.5] for name in names}}
+    return tq.SensitivityCurves(**{**given, **other})
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        (bad_curves("first"), "none for second, third, fourth"),
+        (bad_curves("first", "second", "third", "fourth", baseline=None), "with a baseline"),
+        (bad_curves("first", "second", "third", "fourth", identity={"model": "another"}), "curves of another one"),
+    ],
+)
+def test_curves_that_do_not_fit_are_refused(make_tuner, train, validation, curves, message) -> None:
+    with pytest.raises(PlanError, match=message):
+        make_tuner(sensitivity=curves).search(train, validation_data=validation, verbose=0)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"max_trials": 0}, PlanError, "a whole number from 1. Received: 0"),
+        ({"max_trials": None}, PlanError, "a whole number from 1. Received: None"),
+        ({"starts": [{"frist": 0.5}]}, PlanError, "Did you mean 'first'"),
+        ({"starts": [{"first": -0.5}]}, PlanError, "preferences of at least 0"),
+        ({"starts": {"first": 0.5}}, PlanError, "a list of ratios by group"),
+        ({"sensitivity": "curves.json"}, OutputError, "'curves.json', which does not exist"),
+        ({"sensitivity": 0.5}, PlanError, "of type float"),
         ({"budget": 0.5}, BudgetError, "tfqprune.Budget"),
         ({"budget": tq.Budget(memory=0.01)}, BudgetError, "smallest reachable"),
         ({"evaluation": "guess"}, ValueError, "proxy, finetune, both"),
@@ -368,3 +583,36 @@ def test_measured_budget_is_measured_for_the_best_alone(make_tuner, model, train
     assert all("measured, is above the budget" in record.message for record in records if record.status == "FAILED")
     for plan in tuner.get_best_plans(10):
         assert device(tq.prune(model, plan)) <= limit
+
+
+def test_measured_budget_holds_for_all_that_is_returned(make_tuner, model, train, validation, tmp_path) -> None:
+    uniform = tq.cost(model, tq.UniformAllocator(tq.Budget(macs=0.6)).allocate(model, "latent_l1"))
+
+    def device(slim: tf.keras.Model) -> float:
+        """Milliseconds in proportion to the MACs, half as much again with less memory than the uniform solution."""
+        cost = tq.cost(slim)
+        return (1.5 if cost.memory < uniform.memory else 1) * cost.macs / 1e5
+
+    tuner = make_tuner(budget=tq.Budget(latency=0.6, measure_latency=device), max_trials=8)
+    tuner.search(train, validation_data=validation, verbose=0)
+    limit = 0.6 * device(model)
+    done = [record for record in tuner.records() if record.status == "COMPLETED"]
+    # Some trials lie above the budget that did not lead when they ran; their cost is called an estimate.
+    measured = [record for record in done if "latency" in record.metrics]
+    estimated = [record for record in done if "estimated_latency" in record.metrics]
+    assert len(measured) + len(estimated) == len(done)
+    assert all(record.metrics["latency"] <= limit for record in measured)
+    truth = {
+        record.trial: device(tq.prune(model, tq.make_plan(model, record.ratios, "latent_l1"))) for record in estimated
+    }
+    assert max(truth.values()) > limit
+    # None of them is returned, not even by memory, of which they have least.
+    for record in [*tuner.pareto_front(), *tuner.pareto_front("memory")]:
+        assert record.metrics["latency"] <= limit
+        assert truth.get(record.trial, limit) <= limit
+    for plan in [*tuner.get_front_plans(), *tuner.get_front_plans("memory"), *tuner.get_best_plans(8)]:
+        assert plan.notes["costs"]["latency"] == device(tq.prune(model, plan)) <= limit
+    rows = list(csv.DictReader((tmp_path / "search" / "trials.csv").open()))
+    assert {row["trial"] for row in rows if row["estimated_latency"]} == set(truth)
+    kept = json.loads((tmp_path / "search" / "front.json").read_text())
+    assert {entry["trial"] for entry in kept} <= {record.trial for record in measured}

@@ -177,6 +177,15 @@ def test_parallel_suggestions_differ(deep: Fitter, tmp_path: Path) -> None:
     assert distances.min() > 0.05
 
 
+def test_starts_that_come_later_are_tried_next(deep: Fitter, tmp_path: Path) -> None:
+    oracle, accuracy = make_oracle(deep, tmp_path, 10), objective_over(deep.names, 0)
+    drive(oracle, accuracy, 3)
+    given = deep.project(dict.fromkeys(deep.names[:9], 1.0)).ratios
+    oracle.starts = [*oracle.starts, given]
+    drive(oracle, accuracy, 2)
+    assert [ratios_of(trial) == given for trial in oracle.in_order()] == [False, False, False, True, False]
+
+
 @pytest.mark.slow
 def test_ten_times_cheaper_than_the_stock_oracle(deep: Fitter, tmp_path: Path) -> None:
     _, ours = drive(make_oracle(deep, tmp_path, 110), objective_over(deep.names, 0), 110)

@@ -147,6 +147,23 @@ class TestSearch:
         other = run(*command[:-3], "-b", "macs=0.9", "-o", folder, "--trials", 4)
         assert "one in which budget, trials changed" in other.err
 
+    def test_starts_from_sensitivity(self, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+        model = tf.keras.models.load_model(model_file)
+        names = [group.name for group in tq.ChannelGraph(model).prunable]
+        curves = tq.SensitivityCurves({}, 1.0, {name: [0.5] for name in names}, {name: [0.5] for name in names})
+        curves.values[names[0]] = [1.0]  # costs nothing alone
+        command = ["search", model_file, "--data", data_file, "-b", "memory=0.8", "--trials", 2, "--json"]
+        command += ["--criterion", "deployed_l1", "--curves", curves.save(tmp_path / "curves.json")]
+        answer = run(*command, "-o", tmp_path / "found")
+        assert answer.code == 0
+        allocator = tq.SensitivityAllocator(tq.Budget(memory=0.8), curves=curves)
+        expected = allocator.allocate(model, "deployed_l1").ratios
+        assert answer.json["trials"][1]["ratios"] == {name: expected[name] for name in names}
+        for extra, said in ((["--sensitivity"], "--sensitivity or --curves"), (["--method", "uniform"], "bayesian")):
+            refused = run(*command, *extra, "-o", tmp_path / "other")
+            assert refused.code == 2
+            assert said in refused.err
+
     @pytest.mark.slow
     @pytest.mark.parametrize("method", ["uniform", "sensitivity", "slimming"])
     def test_methods(self, method: str, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class BayesianAllocator(Allocator):
         seed: the same seed gives the same trials.
         epochs: of fine-tuning, where trials are fine-tuned (``evaluation="finetune"`` or ``"both"``).
         verbose: 0 prints nothing.
-        options: further arguments of :class:`RatioTuner`.
+        options: further arguments of :class:`RatioTuner`, such as ``sensitivity`` and ``starts``.
 
     Attributes:
         tuner: the tuner of the last :meth:`allocate`; None before.
@@ -73,7 +73,7 @@ class BayesianAllocator(Allocator):
             self.tuner = RatioTuner(model, fitter=fitter, directory=self._directory or temporary, **self._options)
             self.tuner.search(train, validation_data=self._validation, epochs=self._epochs, verbose=self._verbose)
             best = self.tuner.best_trial()
-        self._found = {"trial": best.trial_id, "value": best.score, "seed": self._options["seed"]}
+            self._found = self.tuner.found(best)
         return fitter.fitted(fitter.nearest(ratios_of(best)))
 
     def notes(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_tuner.engine.trial import Trial
 
+from tfqprune.allocation.records import record_of
 from tfqprune.budget import Limits, format_cost
 
 
@@ -59,11 +60,15 @@ class SearchDisplay:
         best = next((own for own in oracle.get_best_trials(1) if own.status == "COMPLETED"), None)
         if best is not None:
             parts.append(f"best {best.score:.4f} (trial {int(best.trial_id) + 1})")
+        record = record_of(trial)
         for cost, limit in self.limits.limits.items():
-            if trial.metrics.exists(cost):
-                value = trial.metrics.get_last_value(cost)
-                parts.append(f"{cost} {format_cost(cost, value)} of {format_cost(cost, limit)}")
-        left = (oracle.max_trials - len(oracle.trials)) * sum(self._durations) / len(self._durations)
+            value = record.cost(cost)
+            if value is not None:
+                about = "" if cost in record.metrics else "about "
+                parts.append(f"{cost} {about}{format_cost(cost, value)} of {format_cost(cost, limit)}")
+        # Those that workers are at count in full. The oracle knows the workers that are alive, or this process.
+        trials = max(oracle.max_trials - len(oracle.end_order), 0)
+        left = trials * sum(self._durations) / len(self._durations) / max(len(oracle.tuner_ids), 1)
         parts.append(f"{seconds:.1f} s, {_duration(left)} left")
         return " | ".join(parts)
 

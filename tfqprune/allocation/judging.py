@@ -107,9 +107,15 @@ class Judge:
 
 
 def tuned_metrics(folder: Path) -> dict[str, float] | None:
-    """What a trial's fine-tuned model achieved; None where it was not fine-tuned."""
+    """What a trial's fine-tuned model achieved; empty where fine-tuning failed, None where there was none."""
     path = folder / _TUNED
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def give_up_tuning(folder: Path) -> None:
+    """Notes that a trial cannot be fine-tuned: its model stays the one that was judged by proxy."""
+    (folder / _WEIGHTS).unlink(missing_ok=True)
+    write_json(folder / _TUNED, {})
 
 
 def restore(graph: ChannelGraph, removed: Mapping[str, tuple[int, ...]], folder: Path) -> tf.keras.Model:

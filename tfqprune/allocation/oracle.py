@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras_tuner
@@ -76,6 +77,8 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         self._exhausted = False
         #: why the search had to stop, or None
         self.failure: str | None = None
+        #: called when a trial has ended
+        self.after_trial: Callable[[], None] = lambda: None
         self._failures = 0  # in a row, in this process: after a restart there is another chance
         self._last_sign: dict[str, float] = {}  # worker -> when it was last heard of
 
@@ -87,8 +90,7 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
             return {"status": "STOPPED", "values": None}
         space = self._the_space()
         number = len(self.trials)
-        if number < len(self.starts):
-            values = _values(self.starts[number])
+        for values in map(_values, self.starts):
             if not self._duplicate(values):
                 return {"status": "RUNNING", "values": values}
         for preferences in self._preferences(space, np.random.default_rng([self.seed, number])):
@@ -179,6 +181,7 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         if trial.trial_id in self._retry_queue:
             self._retry_queue.remove(trial.trial_id)
         super().end_trial(trial)
+        self.after_trial()
 
     @keras_tuner.synchronized
     def finished(self, timeout: float) -> bool:
@@ -201,10 +204,19 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
     def _save_trial(self, trial: Trial) -> None:
         write_json(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.get_state())
 
+    def saved(self) -> bool:
+        """Whether there are trials on disk, or was at least a search."""
+        folder = Path(self._project_dir)
+        return (folder / "oracle.json").exists() or any(folder.glob("trial_*/trial.json"))
+
     def reload(self) -> None:
         """Takes up the trials on disk; those that were under way run again."""
         self.trials = {}
+        if not os.path.exists(self._get_oracle_fname()):
+            self.save()  # trials alone are enough
         super().reload()
+        for trial in self.trials.values():
+            self._record_values(trial)
         known = [trial.trial_id for trial in self.in_order()]
         unfinished = [trial_id for trial_id in known if self.trials[trial_id].status not in _ENDED]
         self._retry_queue = unfinished[::-1]  # taken from the end

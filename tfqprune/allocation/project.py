@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfqprune.criteria import Criterion
 from tfqprune.errors import OutputError
 from tfqprune.files import write_json
 
@@ -43,7 +44,13 @@ class Project:
             shutil.rmtree(folder)
         elif occupied:
             self._compare()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"Expected a folder that can be made for the search. Received: {str(folder)!r} "
+                f"({error.strerror or error}). Choose another directory."
+            ) from error
         self._write()
 
     def add(self, facts: Mapping[str, Any]) -> None:
@@ -86,4 +93,14 @@ class Project:
 
 def _plain(value: Any) -> Any:
     """A value as it comes back from JSON."""
-    return json.loads(json.dumps(value, default=str))
+    return json.loads(json.dumps(value, default=_described))
+
+
+def _described(value: Any) -> Any:
+    """What is no JSON, in words that are the same in every process: no address in memory."""
+    if isinstance(value, Criterion):
+        options = {name: option for name, option in vars(value).items() if not name.startswith("_")}
+        options = {name: list(own.items()) if isinstance(own, Mapping) else own for name, own in options.items()}
+        return {"class": type(value).__qualname__, **options}
+    text = str(value)
+    return getattr(value, "__qualname__", type(value).__qualname__) if " at 0x" in text else text

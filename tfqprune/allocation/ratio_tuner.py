@@ -22,25 +22,35 @@ from tfqprune.allocation.curves import SensitivityCurves
 from tfqprune.allocation.display import SearchDisplay
 from tfqprune.allocation.goal import Goal
 from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
-from tfqprune.allocation.judging import Judge, tuned_metrics
+from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.oracle import BudgetOracle, as_starts, ratios_of
 from tfqprune.allocation.project import Project
-from tfqprune.allocation.records import write_records
-from tfqprune.allocation.results import SCORES, SearchResults
+from tfqprune.allocation.promotion import FAILED, Promotion, hopeless
+from tfqprune.allocation.results import SCORES
 from tfqprune.allocation.space import RatioSpace, Shared
+from tfqprune.allocation.starting import (
+    CURVES,
+    Sensitivity,
+    check_sensitivity,
+    evaluations_of,
+    measured_curves,
+    resolved_starts,
+    sensitivity_solution,
+)
 from tfqprune.allocation.tensorboard import log_trial
 from tfqprune.budget import Budget, format_cost
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import ActivationError, BudgetError, EvaluationError, PlanError, TfqpruneError
+from tfqprune.criteria import FunctionCriterion, get_criterion
+from tfqprune.errors import BudgetError, EvaluationError, PlanError
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.files import write_arrays, write_json
-from tfqprune.fitting import Bounds, Fitter
+from tfqprune.fitting import Bounds, Fitter, names_of
 from tfqprune.scoring import choose_criterion, run_criterion
 
 _EVALUATIONS = ("proxy", "finetune", "both")
 
 
-class RatioTuner(SearchResults):
+class RatioTuner(Promotion):
     """Finds a ratio for each group by Bayesian optimisation; every trial lies on the budget.
 
     Running the same script again takes up the search where it stopped.
@@ -53,7 +63,7 @@ class RatioTuner(SearchResults):
         model: the model to prune.
         budget: what every trial holds.
         criterion: ranks the units of each group (see :func:`tfqprune.score`).
-        max_trials: number of trials.
+        max_trials: number of trials, at least 1.
         directory / project_name: where trials are kept: ``directory/project_name``.
         objective: ``"val_accuracy"``, ``"val_loss"``, another compiled metric, or a ``keras_tuner.Objective``.
         size_weight: for those who want the trade-off between value and cost: how much of the objective
@@ -74,8 +84,13 @@ class RatioTuner(SearchResults):
         minimum / maximum: bounds of the ratios, one or by group or member layer name.
         exclude: groups or layers that stay whole.
         share: groups with one ratio: ``"stage"``, or lists of names (see :class:`RatioSpace`).
-        starts: ratios by group to try first, after the uniform solution; scaled onto the budget.
-        sensitivity: curves of a :class:`SensitivityAllocator`; their solution is tried first, too.
+        starts: ratios by group or member layer name to try first, after the uniform solution and that of
+            ``sensitivity``; scaled onto the budget.
+        sensitivity: whether the sensitivity solution is tried first, too. True: its curves are measured before the
+            first trial, six evaluations by proxy for each group, and kept in the search's folder; curves of a
+            :class:`SensitivityAllocator`, or the path of their file: nothing is measured; False: no. None: they are
+            measured where that takes no more evaluations than there are trials or trials are fine-tuned, and by no
+            chief, whose workers would have to wait; what a search began with stays.
         num_random: random trials before the Gaussian process takes over; None: 3 to 8.
         calibration_samples: training samples that batch norms are re-estimated on.
         batch_size: of arrays.
@@ -86,9 +101,9 @@ class RatioTuner(SearchResults):
 
     Raises:
         BudgetError: the budget is above the original or cannot be met.
-        PlanError: names, bounds, align or share do not fit the model.
+        PlanError: names, bounds, align, share, starts or sensitivity do not fit the model; no trials.
         ModelTypeError: no graph model.
-        OutputError: the folder holds another search (model, budget, criterion, ... changed).
+        OutputError: the folder holds another search (model, budget, criterion, ... changed), or cannot be made.
     """
 
     def __init__(
@@ -115,7 +130,7 @@ class RatioTuner(SearchResults):
         exclude: Iterable[str] = (),
         share: Shared = None,
         starts: Sequence[Mapping[str, float]] = (),
-        sensitivity: SensitivityCurves | None = None,
+        sensitivity: Sensitivity = None,
         num_random: int | None = None,
         calibration_samples: int = CALIBRATION_SAMPLES,
         batch_size: int = 256,
@@ -133,27 +148,30 @@ class RatioTuner(SearchResults):
             raise BudgetError(f"Expected a tfqprune.Budget, as in Budget(memory=0.5). Received: {budget!r}.")
         if evaluation not in _EVALUATIONS:
             raise ValueError(f"Expected evaluation to be one of {', '.join(_EVALUATIONS)}. Received: {evaluation!r}.")
+        if isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1:
+            raise PlanError(f"Expected max_trials, a whole number from 1. Received: {max_trials!r}.")
+        check_sensitivity(sensitivity)
         self.goal = Goal(objective, size_weight)
         self.graph = ChannelGraph(model) if fitter is None else fitter.graph
         self.budget = budget
         self.criterion = criterion
         self.evaluation = evaluation
         self.promote = promote
-        self._data, self._given_scores, self._starts, self._share = data, scores, list(starts), share
+        self._data, self._given_scores, self._share = data, scores, share
         self._limits: dict[str, Any] = {
-            "align": align, "minimum": minimum, "maximum": maximum, "exclude": tuple(exclude)
+            "align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude)
         }  # fmt: skip
         self._calibration_samples, self._batch_size = calibration_samples, batch_size
         self._worker_timeout = worker_timeout
         self._sensitivity = sensitivity
         self._waiting = False
-        self._judge: Judge | None = None
         self._fitter: Fitter | None = fitter
         # Units hardly change what a ratio costs: a budget that cannot be met is refused before any scoring.
         outline = fitter or Fitter(self.graph, unscored(self.graph), budget, **self._limits)
         self._limits["meter"] = outline.meter
         if not outline.names:
             raise PlanError("Expected a model with groups that can be pruned. Received: one in which all are frozen.")
+        self._starts = resolved_starts(outline, starts)
         directory, project_name = os.fspath(directory or "."), project_name or "ratio_search"
         self._project = Project(
             Path(directory) / project_name, self._facts(outline, seed), overwrite=overwrite and not is_worker()
@@ -173,6 +191,7 @@ class RatioTuner(SearchResults):
         )
         self._own_oracle = oracle  # a worker's ``self.oracle`` stands in for the chief's
         oracle._display = SearchDisplay(oracle, outline.limits)
+        oracle.after_trial = self._write_records
         super().__init__(
             oracle,
             directory=directory,
@@ -184,7 +203,7 @@ class RatioTuner(SearchResults):
         )
 
     def _facts(self, outline: Fitter, seed: int) -> dict[str, Any]:
-        criterion = self.criterion if isinstance(self.criterion, str) else repr(self.criterion)
+        criterion = self.criterion if isinstance(self.criterion, str) else get_criterion(self.criterion)
         limits = {key: value for key, value in self._limits.items() if key != "meter"}
         if self._fitter is not None:
             limits = {"levels": {name: levels.tolist() for name, levels in outline.levels.items()}}
@@ -200,6 +219,12 @@ class RatioTuner(SearchResults):
         return facts | (
             {"criterion": criterion} if self._given_scores is None else {"scores": scores_digest(self._given_scores)}
         )
+
+    def _populate_initial_space(self) -> None:
+        # Keras-Tuner looks for the file of this tuner id only; the trials may be those of another one.
+        if not is_worker() and self.oracle.saved():
+            print(f"Reloading trials from {self.project_dir}")
+            self.oracle.reload()
 
     # -- the search ---------------------------------------------------------------------------
 
@@ -228,9 +253,10 @@ class RatioTuner(SearchResults):
                 metrics and ratios, too, fine-tuned or not.
 
         Raises:
-            EvaluationError: too many trials failed in a row.
+            EvaluationError: too many trials failed in a row, by proxy or when they were fine-tuned.
             ClusterError: this is the chief of a cluster, and its port is in use.
             DataError: data that is not (inputs, labels), or empty.
+            PlanError: sensitivity curves of another model, or incomplete.
             OutputError: other data than this search was begun with.
         """
         train = train if y is None else (train, y)
@@ -243,7 +269,6 @@ class RatioTuner(SearchResults):
                 **training,
             }
         )
-        self._prepare(train)
         evaluator = PlanEvaluator(
             self.graph,
             validation_data,
@@ -253,6 +278,8 @@ class RatioTuner(SearchResults):
             loss=self.loss,
             metrics=self.metrics,
         )
+        self._own_oracle.verbose = verbose
+        self._prepare(train, evaluator)
         self._judge = Judge(
             self._the_fitter(),
             train,
@@ -268,7 +295,6 @@ class RatioTuner(SearchResults):
             strategy=self.distribution_strategy,
             seed=self._own_oracle.seed,
         )
-        self._own_oracle.verbose = verbose
         if is_chief():
             self.save()
             serve(self.oracle, self._worker_timeout)
@@ -293,49 +319,27 @@ class RatioTuner(SearchResults):
             metrics = self._judge.tuned(counts, folder, int(trial.trial_id), copies)
         else:
             metrics = self._judge.proxy(counts, folder)
-        metrics = {**self._judged(metrics, counts), "seconds": time.perf_counter() - began}
-        name = self._own_oracle.objective.name
-        if not math.isfinite(metrics.get(name, 0.0)):
-            raise keras_tuner.errors.FailedTrialError(f"{name} is {metrics[name]}")
-        self._verify(metrics, counts)
+        seconds = time.perf_counter() - began
+        metrics = {**self._verified(self._finite(metrics, counts), metrics, counts), "seconds": seconds}
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         log_trial(callbacks, trial, metrics)
         return metrics
 
-    def _verify(self, metrics: dict[str, float], counts: Mapping[str, int]) -> None:
+    def _verified(
+        self, judged: dict[str, float], metrics: Mapping[str, float], counts: Mapping[str, int]
+    ) -> dict[str, float]:
         """Measures what was estimated, where a trial is the best so far; fails it if it is above the budget."""
         if not self.budget.measured:
-            return
-        fitter, objective = self._the_fitter(), self._own_oracle.objective
+            return judged
+        objective, limits = self._own_oracle.objective, self._the_fitter().limits
         best = next((own for own in self.oracle.get_best_trials(1) if own.status == "COMPLETED"), None)
-        if best is not None and not objective.better_than(metrics[objective.name], best.score):
-            return
-        metrics.update(fitter.costs(counts))
-        if not fitter.holds(counts):
-            over = [f"{name} of {format_cost(name, metrics[name])}" for name in fitter.limits.broken(metrics)]
+        if best is not None and not objective.better_than(judged[objective.name], best.score):
+            return judged
+        judged = self._judged(metrics, counts, measure=True)
+        over = [f"{name} of {format_cost(name, judged[name])}" for name in limits.broken(judged)]
+        if over:
             raise keras_tuner.errors.FailedTrialError(f"{', '.join(over)}, measured, is above the budget")
-
-    def _promote(self, callbacks: Sequence[Any]) -> None:
-        """Fine-tunes the best few trials; those that are on disk already are left alone."""
-        fitter = self._the_fitter()
-        assert self._judge is not None  # search() made it
-        for trial in self._results().get_best_trials(self.promote):
-            folder = Path(self.get_trial_dir(trial.trial_id))
-            if trial.status != "COMPLETED" or tuned_metrics(folder) is not None:
-                continue
-            counts = fitter.nearest(ratios_of(trial))
-            tuned = self._judge.tuned(counts, folder, int(trial.trial_id), self._own_callbacks(callbacks, trial))
-            metrics = self._judged(tuned, counts)
-            name = self._own_oracle.objective.name
-            if self._own_oracle.verbose:
-                print(
-                    f"trial {int(trial.trial_id) + 1} fine-tuned | {name} {metrics[name]:.4f}, before {trial.score:.4f}"
-                )
-
-    def _own_callbacks(self, callbacks: Sequence[Any], trial: Trial) -> list[Any]:
-        copies = list(self._deepcopy_callbacks(list(callbacks)))
-        self._configure_tensorboard_dir(copies, trial)
-        return copies
+        return judged
 
     def pre_create_trial(self) -> None:
         if self._waiting:
@@ -346,23 +350,18 @@ class RatioTuner(SearchResults):
         self._waiting = False
         super().on_trial_begin(trial)
 
-    def on_trial_end(self, trial: Trial) -> None:
-        super().on_trial_end(trial)
-        if not is_worker():
-            write_records(self._project.folder, self.records(), self.pareto_front())
-
     def _try_run_and_update_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
         alive = signs_of_life(self.oracle, self.tuner_id, self._worker_timeout)
         try:
             with alive if is_worker() else contextlib.nullcontext():
                 self._run_and_update_trial(trial, *args, **kwargs)
             trial.status = "COMPLETED"
-        except (keras_tuner.errors.FailedTrialError, ActivationError):
-            trial.status, trial.message = "FAILED", traceback.format_exc()
-        except (TfqpruneError, keras_tuner.errors.FatalError):
-            raise  # this can never work: no trial would fare better
-        except Exception:  # out of memory, a runtime's error: this trial failed, the search goes on
-            trial.status, trial.message = "INVALID", traceback.format_exc()
+        except Exception as error:
+            if hopeless(error):
+                raise
+            # Out of memory, a runtime's error: it may work the next time.
+            trial.status = "FAILED" if isinstance(error, FAILED) else "INVALID"
+            trial.message = traceback.format_exc()
 
     def save(self) -> None:
         """Saves the search to its folder."""
@@ -370,8 +369,8 @@ class RatioTuner(SearchResults):
             self.oracle.save()
         write_json(self._get_tuner_fname(), self.get_state())
 
-    def _prepare(self, data: Any) -> None:
-        """Ranks the units, and gives the oracle its space."""
+    def _prepare(self, data: Any, evaluator: PlanEvaluator) -> None:
+        """Ranks the units, and gives the oracle its space and what it starts from."""
         scores, title = self._scores(data)
         self._project.add({"scores": scores_digest(scores), "criterion used": title})
         write_arrays(self._project.folder / SCORES, scores)
@@ -379,10 +378,27 @@ class RatioTuner(SearchResults):
             self._fitter = Fitter(self.graph, scores, self.budget, **self._limits)
         oracle = self._own_oracle
         oracle.space = space = RatioSpace(self._fitter, self._share, below=self.goal.soft)
+        if is_worker():
+            return  # the chief suggests
+        curves = self._curves(evaluator)
+        sensitive = [] if curves is None else [sensitivity_solution(self._fitter, curves)]
         starts = [self._fitter.project(start).ratios for start in self._starts]
-        if self._sensitivity is not None:
-            starts.insert(0, self._fitter.fit(self._sensitivity.family(self._fitter.names)).ratios)
-        oracle.starts = as_starts([space.uniform.ratios, *starts])
+        oracle.starts = as_starts([space.uniform.ratios, *sensitive, *starts])
+
+    def _curves(self, evaluator: PlanEvaluator) -> SensitivityCurves | None:
+        given, fitter, oracle = self._sensitivity, self._the_fitter(), self._own_oracle
+        if given is not None and not isinstance(given, bool):
+            return given if isinstance(given, SensitivityCurves) else SensitivityCurves.load(given)
+        path, count = self._project.folder / CURVES, evaluations_of(fitter)
+        if given is None and not path.exists():
+            cheap = count <= (oracle.max_trials or 0) or self.evaluation == "finetune"
+            given = cheap and not is_chief() and not oracle.trials
+        if given is False:
+            return None
+        if oracle.verbose and not path.exists():
+            print(f"sensitivity of {len(fitter.names)} groups | up to {count} evaluations before the first trial")
+        larger = oracle.objective.direction == "max"
+        return measured_curves(fitter, evaluator, self.goal.metric, larger, path)
 
     def _scores(self, data: Any) -> tuple[dict[str, np.ndarray], str]:
         if self._given_scores is not None:
@@ -390,8 +406,13 @@ class RatioTuner(SearchResults):
         data = data if self._data is None else self._data
         chosen = choose_criterion(self.graph, self.criterion, data)
         known = self._project.read()
+        if chosen.needs_data:
+            digest = known["training data"] if self._data is None else data_digest(self._data)
+            self._project.add({"criterion data": digest})
         saved = self._project.folder / SCORES
-        if saved.exists() and known.get("criterion used") == chosen.name:
+        # What a function does is seen by its scores alone.
+        reusable = known.get("criterion used") == chosen.name and not isinstance(chosen, FunctionCriterion)
+        if saved.exists() and reusable:
             with np.load(saved) as arrays:
                 return {name: arrays[name] for name in arrays.files}, chosen.name
         return run_criterion(self.graph, chosen, data), chosen.name

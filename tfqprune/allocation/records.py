@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,11 @@ from keras_tuner.engine.trial import Trial
 
 from tfqprune.allocation.oracle import ratios_of
 from tfqprune.files import write_json, write_text
+
+#: before the name of a cost that was estimated, not measured
+ESTIMATED = "estimated_"
+#: before the name of a metric after fine-tuning, where a trial was judged by proxy
+TUNED = "tuned_"
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class TrialRecord:
         trial: its id.
         status: COMPLETED, FAILED, RUNNING.
         value: the objective, None unless completed.
-        metrics: all that was measured: metrics, costs, seconds.
+        metrics: all that is known: metrics, costs, seconds; ``tuned_`` before what was measured after fine-tuning a
+            trial that was judged by proxy, ``estimated_`` before a cost that was not measured.
         ratios: share of units removed, by group.
         message: why it failed, if it did.
     """
@@ -35,10 +41,15 @@ class TrialRecord:
     ratios: dict[str, float]
     message: str | None = None
 
+    def cost(self, name: str) -> float | None:
+        """A cost: measured, else estimated, else None."""
+        return self.metrics.get(name, self.metrics.get(ESTIMATED + name))
 
-def record_of(trial: Trial) -> TrialRecord:
-    """A Keras-Tuner trial as a record."""
+
+def record_of(trial: Trial, tuned: Mapping[str, float] | None = None) -> TrialRecord:
+    """A Keras-Tuner trial as a record, with its metrics after fine-tuning."""
     metrics = {name: float(trial.metrics.get_last_value(name)) for name in trial.metrics.metrics}
+    metrics |= {TUNED + name: value for name, value in (tuned or {}).items()}
     done = trial.status == "COMPLETED" and trial.score is not None
     message = trial.message.strip().splitlines()[-1] if trial.message else None
     return TrialRecord(
@@ -70,7 +81,12 @@ def write_records(folder: Path, records: Sequence[TrialRecord], front: Sequence[
 
 
 def pareto_front(
-    records: Iterable[TrialRecord], cost: str, *, metric: str | None = None, larger_is_better: bool = True
+    records: Iterable[TrialRecord],
+    cost: str,
+    *,
+    metric: str | None = None,
+    larger_is_better: bool = True,
+    estimates: bool = False,
 ) -> list[TrialRecord]:
     """Completed trials that no other beats in both value and cost, cheapest first.
 
@@ -79,16 +95,17 @@ def pareto_front(
         cost: name of the cost.
         metric: what counts as the value; None: the objective.
         larger_is_better: which way the value goes.
+        estimates: take the estimate of a cost that was not measured; else the trial is left out.
     """
     sign = -1 if larger_is_better else 1
 
     def badness(record: TrialRecord) -> float:
         return sign * float((record.value or 0.0) if metric is None else record.metrics[metric])
 
-    done = [record for record in records if record.value is not None and cost in record.metrics]
-    done.sort(key=lambda record: (record.metrics[cost], badness(record)))
+    costs = [(record.cost(cost) if estimates else record.metrics.get(cost), record) for record in records]
+    done = [(own, badness(record), record) for own, record in costs if own is not None and record.value is not None]
     front: list[TrialRecord] = []
-    for record in done:
+    for _, _, record in sorted(done, key=lambda entry: entry[:2]):
         if not front or badness(record) < badness(front[-1]):
             front.append(record)
     return front

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +38,24 @@ def search(
             help="What a Bayesian trial is judged by: batch norms re-estimated (proxy), or fine-tuned; both: the best.",
         ),
     ] = "proxy",
+    sensitivity: Annotated[
+        bool | None,
+        typer.Option(
+            rich_help_panel="Pruning",
+            show_default=False,
+            help="Start from the sensitivity solution, too; by default if its curves take no more evaluations than "
+            "there are trials.",
+        ),
+    ] = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel="Pruning",
+            show_default=False,
+            help="Start from the sensitivity solution of these curves (curves.json of --method sensitivity).",
+        ),
+    ] = None,
     criterion: opt.Criterion = "auto",
     align: opt.Align = 1,
     exclude: opt.Exclude = None,
@@ -56,6 +75,12 @@ def search(
     The folder gets the best plan, its slim model (batch norms re-estimated) and all trials. Interrupted, the same
     command goes on; with more --trials it goes on after its end, too.
     """  # fmt: skip
+    if method != "bayesian" and (sensitivity is not None or curves is not None):
+        raise typer.BadParameter(
+            f"Expected --sensitivity and --curves with --method bayesian, which starts from them. Received: {method}."
+        )
+    if curves is not None and sensitivity is not None:
+        raise typer.BadParameter("Expected --sensitivity or --curves. Received: both.")
     bounds = parse_budget(budget)
     require_model(model)
     require_data(data)
@@ -83,8 +108,9 @@ def search(
         from tfqprune.allocation import RatioTuner
 
         tuner = RatioTuner(
-            dense, bounds, criterion, trials, folder.path, "trials", seed=seed, evaluation=evaluation, **limits
-        )
+            dense, bounds, criterion, trials, folder.path, "trials", seed=seed, evaluation=evaluation,
+            sensitivity=sensitivity if curves is None else curves, **limits,
+        )  # fmt: skip
         tuner.search(
             splits.train, validation_data=splits.validation, epochs=epochs, learning_rate=learning_rate,
             verbose=session.verbosity,
@@ -92,7 +118,10 @@ def search(
         plan, slim = tuner.get_best_plans(1)[0], tuner.get_best_models(1)[0]
         records = tuner.records()
         more["trials"] = [{"status": r.status, "value": r.value, "ratios": r.ratios, **r.metrics} for r in records]
-        more["best"] = {"trial": int(plan.notes["trial"]) + 1, "value": plan.notes["value"]}
+        more["best"] = {
+            "trial": int(plan.notes["trial"]) + 1,
+            **{name: plan.notes[name] for name in ("value", "tuned") if name in plan.notes},
+        }
         files["trials"] = folder.path / "trials" / "trials.csv"
     else:
         from tfqprune.recovery import reestimate_batch_norms

@@ -100,10 +100,14 @@ class Line:
         max_trials: int,
         seed: int,
     ) -> PruningPlan:
-        """A method's plan, saved before anything is made of it."""
+        """A method's plan, saved before anything is made of it.
+
+        Where the run is about sensitivity, too, the Bayesian search starts from that solution.
+        """
         file = self.folder.path / name / "plan.json"
         if file.exists():
             return PruningPlan.load(file)
+        file.parent.mkdir(exist_ok=True)
         options: dict[str, Any] = {}
         if name == "sensitivity":
             evaluator = PlanEvaluator(self.graph, validation, train, loss=loss_of(self.model))
@@ -113,6 +117,9 @@ class Line:
                 "validation": validation, "max_trials": max_trials, "seed": seed, "directory": file.parent,
                 "loss": loss_of(self.model), "verbose": self.display.verbose,
             }  # fmt: skip
+            if "sensitivity" in self.folder.settings["methods"]:
+                self.plan("sensitivity", budget, train, validation, criterion, limits, max_trials, seed)
+                options["sensitivity"] = self.folder.path / "sensitivity" / CURVES
         plan = get_allocator(name)(budget, **options).allocate(self.model, criterion, train, **limits)
         plan.save(file)
         self.display.say(f"  {sum(map(len, plan.removed.values()))} of {sum(plan.sizes.values())} units go")
