@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import BudgetError
-from tfqprune.fitting import Bounds, Fit, Fitter
+from tfqprune.fitting import Bounds, Fit, Fitter, names_of
 from tfqprune.plan import PruningPlan
 from tfqprune.scoring import choose_criterion, run_criterion
 
@@ -78,7 +78,7 @@ class Allocator(ABC):
             ModelTypeError: no graph model.
         """
         graph = ChannelGraph(model)
-        limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": tuple(exclude)}
+        limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude)}
         title = "given"
         self._data = data
         if scores is None:

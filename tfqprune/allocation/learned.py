@@ -13,7 +13,7 @@ from tfqprune.allocation.base import Allocator, register_allocator
 from tfqprune.allocation.holistic import HolisticPruning, check_counted
 from tfqprune.budget import Budget
 from tfqprune.errors import DataError
-from tfqprune.fitting import Fit, Fitter
+from tfqprune.fitting import Fit, Fitter, names_of
 from tfqprune.plan import PruningPlan
 from tfqprune.recovery.training import choose_loss, clip_latent, cosine, default_metrics, fresh_optimizer, prepare
 
@@ -84,6 +84,7 @@ class HolisticAllocator(Allocator):
                 "Give (x, y) arrays or a data set as data."
             )
         self._train = prepare(model, data, self._batch_size, "train")
+        limits["exclude"] = names_of(limits.get("exclude", ()))  # read twice
         self._limits = {"align": align, **{name: value for name, value in limits.items() if name != "scores"}}
         plan = super().allocate(model, criterion, data, align, **limits)
         assert self.pruning is not None  # fit has made it

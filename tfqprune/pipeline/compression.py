@@ -21,7 +21,7 @@ from tfqprune.allocation.identity import model_digest
 from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import BudgetError, DataError
-from tfqprune.fitting import Fitter
+from tfqprune.fitting import Fitter, names_of
 from tfqprune.pipeline.display import Display
 from tfqprune.pipeline.environment import as_text, command, processor, versions
 from tfqprune.pipeline.folder import RunFolder
@@ -143,7 +143,7 @@ def compress(
     if LEARNED in methods:
         HolisticAllocator(budget, **learning)  # says what it cannot do
     graph = ChannelGraph(model)
-    limits: dict[str, Any] = {"align": align, "exclude": tuple(exclude)}
+    limits: dict[str, Any] = {"align": align, "exclude": names_of(exclude)}
     # Whether the budget can be met does not depend on the scores: said before any work and before a folder is made.
     outline = Fitter(graph, unscored(graph), budget, **limits)
     train_x, train_y = _arrays(train, "train")
