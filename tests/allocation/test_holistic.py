@@ -15,7 +15,7 @@ import tensorflow as tf
 import tfqprune as tq
 from tfqprune.allocation.gates import GateCosts, GatedBuilder, Gates, thresholds_on
 from tfqprune.costs import COSTS, CostModel
-from tfqprune.errors import BudgetError, DataError, EvaluationError, PlanError
+from tfqprune.errors import BudgetError, DataError, EvaluationError, ModelTypeError, PlanError
 from tfqprune.masking import mask
 from tfqprune.precision import variable_value
 from tfqprune.testing.criteria import network, samples_for
@@ -143,6 +143,32 @@ def test_lowest_thresholds_that_hold(limit: float, left: int) -> None:
     assert float(costs(gates.opened(gates.values - thresholds))[0]) == 6 * left + 3
 
 
+# Four gates, of which one or two may be closed.
+def test_bounds_by_hand() -> None:
+    inputs = K.Input((2,))
+    graph = tq.ChannelGraph(tf.keras.Model(inputs, K.Dense(3, name="last")(K.Dense(4, name="first")(inputs))))
+    mine = graph.units_of(graph["first"])
+    free = np.isin(np.arange(graph.unit_count), mine)
+
+    def factors(values: list[float], threshold: float, soft: bool = False) -> list[float]:
+        gates = Gates(graph, free, np.zeros(graph.unit_count), soft, {"first": (1, 2)})
+        gates.values.assign(np.where(free, 0, 1).astype(np.float32))
+        gates.values.scatter_nd_update(mine[:, None], np.float32(values))
+        gates.thresholds.assign(np.full(graph.unit_count, threshold, np.float32))
+        gates.width.assign(np.full(graph.unit_count, 0.1, np.float32))
+        found = gates.factors().numpy()
+        assert (found[~free] == 1).all()
+        return found[mine].tolist()
+
+    assert factors([0.9, 0.1, 0.2, 0.7], 0.0) == [1, 0, 1, 1]  # one is closed, though all are above
+    assert factors([0.9, 0.1, 0.2, 0.7], 0.15) == [1, 0, 1, 1]
+    assert factors([0.9, 0.1, 0.2, 0.7], 1.0) == [1, 0, 0, 1]  # two are open, though none is above
+    assert factors([0.5, 0.5, 0.5, 0.5], 0.0) == [1, 1, 1, 0]
+    open_ones = [1 / (1 + np.exp(-height / 0.1)) for height in (0.9, 0.2, 0.7)]
+    assert factors([0.9, 0.1, 0.2, 0.7], 0.0, soft=True) == pytest.approx([open_ones[0], 0, *open_ones[1:]], rel=1e-4)
+    assert factors([0.9, 0.1, 0.2, 0.7], 1.0, soft=True)[::3] == [1, 1]
+
+
 # -- training -------------------------------------------------------------------------------------
 
 
@@ -220,16 +246,141 @@ def test_says_how_far_too_few_steps_came() -> None:
     assert hfp.plan().notes["steps"] == 1
 
 
-def test_stops_at_a_loss_that_is_no_number() -> None:
-    x, labels = fed(network("grouped"))
+# -- numbers that are none ------------------------------------------------------------------------
+
+
+def spoilt(x: np.ndarray) -> np.ndarray:
+    """The inputs, the last of them not a number."""
     x = x.copy()
     x[-1] = np.nan
+    return x
+
+
+def is_finite(hfp: tq.HolisticPruning) -> bool:
+    """Whether weights, gates and the optimiser hold numbers only."""
+    return all(np.isfinite(np.asarray(value)).all() for value in [*hfp.get_weights(), *hfp.optimizer.variables()])
+
+
+# Moments of Adam that took in NaN would make every later step one.
+@pytest.mark.parametrize("kind", [tf.keras.optimizers.Adam, tf.keras.optimizers.legacy.Adam])
+def test_stops_at_a_loss_that_is_no_number_and_goes_on_with_sound_data(kind: Any) -> None:
+    x, labels = fed(network("grouped"))
     hfp = holistic("grouped", tq.Budget(params=0.5), share=1.0)
+    hfp.compile(kind(0.01), tf.keras.losses.SparseCategoricalCrossentropy(True))
     before = hfp.network.get_weights()
     with pytest.raises(EvaluationError, match=r"Received: nan in batch 2\. .* last good epoch"):
-        hfp.fit(x, labels, batch_size=8, shuffle=False, verbose=0)
+        hfp.fit(spoilt(x), labels, batch_size=8, shuffle=False, verbose=0)
     for value, old in zip(hfp.network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, old)
+    assert is_finite(hfp)
+    assert hfp.optimizer.iterations == 0
+    with pytest.warns(UserWarning, match="Received: 3 steps"):
+        losses = hfp.fit(x, labels, batch_size=8, shuffle=False, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+
+
+def test_stops_at_a_step_that_breaks_the_weights() -> None:
+    x, labels = fed(network("float"))
+    hfp = holistic("float", tq.Budget(params=0.5))
+    hfp.compile(tf.keras.optimizers.SGD(1e38), "sparse_categorical_crossentropy")
+    # The only step: its loss is that of the weights before it.
+    with pytest.raises(EvaluationError, match="Received: gradients or weights that are not in batch 0"):
+        hfp.fit(x, labels, batch_size=24, verbose=0)
+    assert np.isfinite(hfp(x)).all()
+
+
+# A relu takes NaN for 0, so that the loss stays a number while gradients do not.
+def test_keeps_no_state_that_the_loss_takes_for_good(tmp_path: Path) -> None:
+    x, labels = fed(network("float"))
+    twice = np.concatenate([x, spoilt(x)]), np.concatenate([labels, labels])
+    batches = tf.data.Dataset.from_tensor_slices(twice).batch(8)  # three sound ones, and three with a broken last one
+    states = []
+    hfp = holistic("float", tq.Budget(params=0.5))
+    callbacks = [
+        tf.keras.callbacks.BackupAndRestore(tmp_path),
+        tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: states.append(hfp.get_weights())),
+    ]
+    with pytest.warns(UserWarning, match="Received: 3 steps"), pytest.raises(EvaluationError, match="not in batch 2"):
+        hfp.fit(batches, steps_per_epoch=3, epochs=2, verbose=0, callbacks=callbacks)
+    assert len(states) == 1
+    for value, old in zip(hfp.get_weights(), states[0], strict=True):
+        np.testing.assert_array_equal(value, old)
+    assert is_finite(hfp)
+    resumed = holistic("float", tq.Budget(params=0.5))
+    losses = resumed.fit(x, labels, batch_size=8, epochs=2, verbose=0, callbacks=callbacks[0]).history["loss"]
+    assert len(losses) == 1  # the first epoch was in the backup
+    assert np.isfinite(losses).all()
+
+
+def test_starts_from_numbers() -> None:
+    x, labels = fed(network("float"))
+    hfp = holistic("float", tq.Budget(params=0.5))
+    hfp.network.layers[1].kernel.assign(hfp.network.layers[1].kernel * np.nan)
+    with pytest.raises(EvaluationError, match="before the first step"):
+        hfp.fit(x, labels, verbose=0)
+
+
+# -- like any Keras model -------------------------------------------------------------------------
+
+
+def test_losses_by_the_names_of_outputs() -> None:
+    inputs = K.Input((6,))
+    hidden = K.Dense(8, activation="relu")(inputs)
+    model = tf.keras.Model(inputs, [K.Dense(2, name="one")(hidden), K.Dense(3, name="other")(hidden)])
+    hfp = tq.HolisticPruning(model, tq.Budget(params=0.7), "latent_l1")
+    hfp.compile("sgd", {"one": "mse", "other": "mae"}, metrics={"other": "mse"})
+    labels = {"one": np.zeros((16, 2)), "other": np.zeros((16, 3))}
+    history = tf.keras.callbacks.History()
+    with pytest.warns(UserWarning, match="Received: 1 steps"):
+        hfp.fit(np.ones((16, 6)), labels, verbose=0, callbacks=history)  # one callback, no list
+    assert {"one_loss", "other_loss", "other_mse", "params"} <= set(history.history)
+
+
+# Six ones through kernels of ones: hidden units of 6, outputs of 24. The loss is 1e-10 times their mean square, so the
+# gradient of each output is 1e-10 * 24, of each hidden unit and each weight before it 2 * 1e-10 * 24 = 4.8e-9: 0 in
+# float16, whose smallest number is 6e-8. A step of 1e8 times that takes 0.48 off.
+def test_float16_scales_its_loss() -> None:
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        inputs = K.Input((6,))
+        hidden = K.Dense(4, use_bias=False, kernel_initializer="ones", name="first")(inputs)
+        last = K.Dense(2, use_bias=False, kernel_initializer="ones", dtype="float32")
+        model = tf.keras.Model(inputs, last(hidden))
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    hfp = tq.HolisticPruning(model, tq.Budget(params=0.5), "latent_l1")
+    hfp.compile(tf.keras.optimizers.SGD(1e8), "mse", loss_weights=1e-10)
+    with pytest.warns(UserWarning, match="Received: 1 steps"):
+        hfp.fit(np.ones((4, 6)), np.zeros((4, 2)), verbose=0)
+    np.testing.assert_allclose(hfp.network.get_layer("first").kernel, np.full((6, 4), 0.52), rtol=1e-3)
+
+
+def test_cannot_be_saved_as_a_model(tmp_path: Path) -> None:
+    hfp = holistic("float", tq.Budget(params=0.5))
+    hfp(fed(network("float"))[0])
+    for name in ("model.keras", "model.h5", "model"):
+        with pytest.raises(ModelTypeError, match=r"Save the slim model that finish\(\) returns, or .* save_weights"):
+            hfp.save(tmp_path / name)
+    for name in ("model.keras", "model"):
+        with pytest.raises(ModelTypeError, match="save_weights"):
+            tf.keras.models.save_model(hfp, tmp_path / name)
+    hfp.save_weights(tmp_path / "state.weights.h5")
+    assert [path.name for path in tmp_path.glob("*.*")] == ["state.weights.h5"]
+
+
+# The best epoch by this measure is the first, in which no gate was closed for good.
+def test_stands_still_with_what_early_stopping_brings_back() -> None:
+    x, labels = fed(network("float"))
+    hfp = holistic("float", tq.Budget(params=0.5))
+    stop = tf.keras.callbacks.EarlyStopping("params", mode="max", patience=5, restore_best_weights=True)
+    with pytest.warns(UserWarning, match="the gates had come to"):
+        hfp.fit(x, labels, batch_size=4, epochs=6, verbose=0, callbacks=[stop])
+    assert stop.best_epoch == 0
+    assert hfp.frozen
+    np.testing.assert_allclose(hfp.finish()(x), hfp(x), rtol=1e-4, atol=1e-5)
+
+
+# -- going on -------------------------------------------------------------------------------------
 
 
 class Interrupt(tf.keras.callbacks.Callback):
@@ -286,6 +437,10 @@ def test_refused() -> None:
         tq.HolisticPruning(model, 0.5)
     with pytest.raises(PlanError, match="share of the training steps"):
         tq.HolisticPruning(model, tq.Budget(params=0.5), share=0)
+    # A budget that the whole model holds, and nothing that may go.
+    for limits in ({"exclude": ["first", "second"]}, {"maximum": 0.0}):
+        with pytest.raises(PlanError, match=r"can be pruned\. Received: none .*'first': excluded, or held by bounds"):
+            tq.HolisticPruning(model, tq.Budget(params=1.0), **limits)
     inputs = K.Input((3,))
     with pytest.raises(PlanError, match=r"groups that can be pruned\. Received: none \(.*model output"):
         tq.HolisticPruning(tf.keras.Model(inputs, K.Dense(2)(inputs)), tq.Budget(params=0.5))

@@ -11,36 +11,68 @@ from tfqprune.errors import DataError, EvaluationError
 
 
 class Conductor(tf.keras.callbacks.Callback):
-    """Tells the gates how long they have, freezes them in time, and stops at a loss that is no number.
+    """Tells the gates how long they have, freezes them in time, and stops at what is no number.
 
-    Its model is a :class:`tfqprune.HolisticPruning`.
+    Its model is a :class:`tfqprune.HolisticPruning`. It comes before all other callbacks, so that they are not called
+    with weights that are broken.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._good: list[np.ndarray] | None = None  # weights and gates
+        self._optimizer: dict[int, np.ndarray] = {}  # identity of a variable -> value
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        steps = self.params.get("steps")
-        if not steps:
+        if not self.params.get("steps"):
             raise DataError(
                 "Expected data with a known number of steps in an epoch, so that the budget is reached in time. "
                 "Received: data of unknown length. Give steps_per_epoch."
             )
-        self.model.begin(steps * self.params["epochs"])
-        self._good = self.model.get_weights()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._good is not None:
+            return
+        # Only now: other callbacks restore what was interrupted when training begins.
+        self.model.begin(self.params["steps"] * self.params["epochs"])
+        if not all(np.isfinite(value).all() for value in self._keep()):
+            raise EvaluationError(
+                "Expected weights that are finite. Received: NaN or infinity in them before the first step. Start from "
+                "weights, or from a backup, that are sound."
+            )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
-        if not np.isfinite(loss):
-            self.model.set_weights(self._good)
+        if not np.isfinite(loss) or not self.model.finite:
+            received = "gradients or weights that are not" if np.isfinite(loss) else loss
+            self._restore()
             raise EvaluationError(
-                f"Expected a loss that is a number. Received: {loss} in batch {batch}. Weights and gates are back at "
-                "the end of the last good epoch. Try a lower learning rate, and look for values in the data that are "
-                "not finite."
+                f"Expected a loss, gradients and weights that are finite. Received: {received} in batch {batch}. "
+                "Weights, gates and the optimiser are back at the end of the last good epoch. Try a lower learning "
+                "rate, and look for values in the data that are not finite."
             )
         if self.model.learned:
             self.model.freeze()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._good = self.model.get_weights()
+        self._keep()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self.model.steps:
-            self.model.freeze()
+    def _keep(self) -> list[np.ndarray]:
+        """Takes the state of the moment for a good one; its weights and gates."""
+        self._optimizer = {id(variable): variable.numpy() for variable in self._variables()}
+        self._good = self.model.get_weights()
+        return self._good
+
+    def _restore(self) -> None:
+        self.model.set_weights(self._good)
+        for variable in self._variables():
+            # What an optimiser of the legacy kind has made at its first step was zero before.
+            variable.assign(self._optimizer.get(id(variable), tf.zeros_like(variable)))
+
+    def _variables(self) -> list[tf.Variable]:
+        """Those of the optimiser, made now where it can make them before its first step."""
+        optimizer = self.model.optimizer
+        if isinstance(optimizer, tf.keras.optimizers.legacy.Optimizer):
+            return list(optimizer.weights)
+        with self.model.distribute_strategy.scope():
+            optimizer.build(self.model.network.trainable_variables)
+        return list(optimizer.variables)

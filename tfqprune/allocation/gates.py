@@ -7,7 +7,7 @@ read the unit. Behind a producer it would be lost on a sign, which is +1 for 0, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,17 +37,26 @@ class Gates:
     """One number for each unit of a graph, and a threshold above which it is open, with a gradient straight through.
 
     The gate that lies highest above its threshold is open in each group whatever its value: no group loses its last
-    unit.
+    unit. Where a group has bounds, as many of the highest are open, and of the lowest closed, as they ask for.
 
     Args:
         graph: the channel graph of the model.
         free: bool [units]; the gates of the others are always open.
         values: start of the gates [units]; the thresholds start below them all.
         soft: whether what reads a unit is multiplied by a sigmoid of the gate's height above its threshold over
-            its its ``width``, instead of by 1 or 0. Costs count open gates either way.
+            its ``width``, instead of by 1 or 0. Costs count open gates either way.
+        bounds: group name -> the least and the largest number of its units that go; for groups that are missing, from
+            none to all but one.
     """
 
-    def __init__(self, graph: ChannelGraph, free: np.ndarray, values: np.ndarray, soft: bool = False) -> None:
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        free: np.ndarray,
+        values: np.ndarray,
+        soft: bool = False,
+        bounds: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
         self.graph, self.soft = graph, soft
         self.free = tf.constant(free.astype(np.float32))
         self.values = state(values.astype(np.float32), "gates")
@@ -56,6 +65,12 @@ class Gates:
         self.width = state(np.full(len(values), CLOSED_WIDTH, np.float32), "width")
         self._group = tf.constant(graph.group_of.astype(np.int32))
         self._groups = len(graph.groups)
+        sizes, whole = [group.size for group in graph.groups], [(0, group.size - 1) for group in graph.groups]
+        gone = [(bounds or {}).get(group.name, usual) for group, usual in zip(graph.groups, whole)]
+        self._least, self._most = (
+            tf.constant([size - own[end] for size, own in zip(sizes, gone)], tf.int32) for end in (1, 0)
+        )
+        self._table = _padded(graph, free) if gone != whole else None
 
     def indicators(self, values: tf.Tensor | None = None) -> tf.Tensor:
         """1 for open and 0 for closed gates [units]; the gradient is that of the gates themselves.
@@ -68,27 +83,50 @@ class Gates:
 
     def factors(self) -> tf.Tensor:
         """What the kernels that read each unit are multiplied by [units]: the indicators, or soft ones."""
+        indicators = self.indicators()
         if not self.soft:
-            return self.indicators()
+            return indicators
         height = tf.convert_to_tensor(self.values) - self.thresholds
-        passed = tf.sigmoid(height / self.width)
-        # The last unit of a group stays open, however low its gate.
-        kept = (self.free == 0) | ((self.opened(height) > 0) & (height <= 0))
-        return tf.where(kept, tf.ones_like(passed), passed)
+        # What must be open or closed is so in full, however low or high its gate: the last unit of a group, for one.
+        held = (self.free == 0) | ((indicators > 0) != (height > 0))
+        return tf.where(held, indicators, tf.sigmoid(height / self.width))
 
     def opened(self, height: tf.Tensor) -> tf.Tensor:
         """1 where a gate that high above its threshold is open, 0 elsewhere [units]; without a gradient."""
+        place = self._places(height) if self._table is not None else self._highest_first(height)
+        least, most = tf.gather(self._least, self._group), tf.gather(self._most, self._group)
+        is_open = ((height > 0) & (place < most)) | (place < least) | (self.free == 0)
+        return tf.stop_gradient(tf.cast(is_open, height.dtype))
+
+    def _highest_first(self, height: tf.Tensor) -> tf.Tensor:
+        """0 for the highest gate of each group, 1 for all others [units]: enough where no group has bounds."""
         count = height.shape[0]
         highest = tf.gather(tf.math.unsorted_segment_max(height, self._group, self._groups), self._group)
         place = tf.where(height >= highest, tf.range(count), count)
         first = tf.gather(tf.math.unsorted_segment_min(place, self._group, self._groups), self._group)
-        is_open = (height > 0) | (tf.range(count) == first) | (self.free == 0)
-        return tf.stop_gradient(tf.cast(is_open, height.dtype))
+        return tf.cast(tf.range(count) != first, tf.int32)
+
+    def _places(self, height: tf.Tensor) -> tf.Tensor:
+        """Place of each gate in its group, 0 for the highest; of equal ones the first comes first [units]."""
+        rows = tf.gather(tf.concat([height, [-np.inf]], 0), self._table)
+        units = tf.gather(self._table, tf.argsort(rows, direction="DESCENDING", stable=True), batch_dims=1)
+        places = tf.broadcast_to(tf.range(tf.shape(units)[1]), tf.shape(units))
+        count = height.shape[0]
+        return tf.scatter_nd(units[..., tf.newaxis], places, [count + 1])[:count]
 
     def unit(self, gradient: tf.Tensor) -> tf.Tensor:
         """A gradient to the gates over its root mean square among those that are free [..., units]."""
         square = tf.reduce_sum(self.free * gradient**2, -1, keepdims=True) / tf.reduce_sum(self.free)
         return self.free * gradient * tf.math.rsqrt(tf.maximum(square, 1e-20))
+
+
+def _padded(graph: ChannelGraph, free: np.ndarray) -> tf.Tensor:
+    """The units of each free group, filled up with the number of all units [groups, units of the largest]."""
+    units = [mine for mine in map(graph.units_of, graph.groups) if free[mine].any()]
+    rows = np.full((len(units), max(map(len, units))), graph.unit_count, np.int32)
+    for row, mine in zip(rows, units):
+        row[: len(mine)] = mine
+    return tf.constant(rows)
 
 
 class GateCosts:

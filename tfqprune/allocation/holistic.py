@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +14,9 @@ from tfqprune.allocation.gates import CLOSED_WIDTH, GateCosts, GatedBuilder, Gat
 from tfqprune.allocation.landing import binding, land
 from tfqprune.allocation.scales import UnitScales
 from tfqprune.budget import Budget, format_cost
-from tfqprune.channels import ChannelGraph
-from tfqprune.errors import BudgetError, PlanError
-from tfqprune.fitting import Bounds, Fitter
+from tfqprune.channels import ChannelGraph, ChannelGroup
+from tfqprune.errors import BudgetError, ModelTypeError, PlanError
+from tfqprune.fitting import Bounds, Fitter, names_of
 from tfqprune.plan import PruningPlan
 from tfqprune.scoring import score_graph
 from tfqprune.slim import TrainedSlimBuilder
@@ -31,6 +31,7 @@ _HELD = 0.05  # below its target: a cost that ends further below because another
 _WIDTHS = (0.3, 0.01)  # of soft gates, at the first and the last learning step
 _GATES = ("hard", "soft")
 _VALUES = ("own", "scales")
+_LossScaleOptimizer = tf.keras.mixed_precision.LossScaleOptimizer
 
 
 class HolisticPruning(tf.keras.Model):
@@ -60,11 +61,14 @@ class HolisticPruning(tf.keras.Model):
 
     After ``share`` of all steps whole units are fitted onto the budget, ranked by their gates, and a few exchanged
     between groups where a cost would end more than 1 % below its target; from then on gates stand still, and the
-    weights go on with what is left. Logs hold the share that is left of each bounded cost
+    weights go on with what is left. ``minimum`` and ``maximum`` hold at every step; that kept channels are multiples of
+    ``align`` only from there on. Logs hold the share that is left of each bounded cost
     (``params``) and its target at the time (``params_target``), so progress bar and TensorBoard show them.
 
-    Weights can be saved and restored, the state of the gates with them (``BackupAndRestore`` resumes); the whole cannot
-    be saved as a model: save what :meth:`finish` returns. Under a ``tf.distribute`` strategy, construct and compile it
+    Weights can be saved and restored, the state of the gates with them (``BackupAndRestore`` resumes;
+    ``EarlyStopping(restore_best_weights=True)`` may bring back gates from before they stood still: give it a
+    ``start_from_epoch`` after ``share`` of the epochs); the whole cannot be saved as a model: save what :meth:`finish`
+    returns. Under a ``tf.distribute`` strategy, construct and compile it
     in the strategy's scope.
 
     Args:
@@ -113,7 +117,9 @@ class HolisticPruning(tf.keras.Model):
         values: str = "own",
         gate: str = "hard",
     ) -> None:
-        super().__init__(name=f"{getattr(model, 'name', 'model')}_holistic")
+        # As the model itself: mixed precision scales its loss, and each layer casts its inputs.
+        policy = getattr(model, "dtype_policy", None)
+        super().__init__(name=f"{getattr(model, 'name', 'model')}_holistic", dtype=policy, autocast=False)
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise PlanError(f"Expected a share of the training steps above 0 and at most 1. Received: {share!r}.")
         for name, value, known in (("values", values, _VALUES), ("gate", gate, _GATES)):
@@ -122,29 +128,27 @@ class HolisticPruning(tf.keras.Model):
         if start is not None and values == "scales":
             raise PlanError("Expected values='own' beside a start. Received: values='scales', which start as they are.")
         self.graph = ChannelGraph(model)
-        if not self.graph.prunable:
-            whole = "; ".join(f"{group.name!r}: {group.frozen}" for group in self.graph.groups)
-            raise PlanError(
-                f"Expected a model with groups that can be pruned. Received: none ({whole or 'no groups'})."
-            )
+        _require_groups(self.graph, self.graph.prunable)
         if start is not None:
             start.check(self.graph)
         self._budget, self._share = check_counted(budget), float(share)
-        limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": tuple(exclude)}
+        limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude)}
         flat = {group.name: np.zeros(group.size) for group in self.graph.groups}
         first = Fitter(self.graph, flat, budget, **limits)  # what cannot be met is said before anything else
         self._fitter_of: Callable[[Mapping[str, np.ndarray]], Fitter] = lambda scores: Fitter(
             self.graph, scores, budget, meter=first.meter, **limits
         )
+        giving = _require_groups(self.graph, [group for group in first.groups if first.most[group.name]])
         names = budget.names
         self._costs = GateCosts(first.meter.model, names)
         self._original = np.array([first.limits.original[name] for name in names])
         self._limits = np.array([first.limits.limits[name] for name in names])
-        free = np.isin(self.graph.group_of, [group.index for group in first.groups])
+        free = np.isin(self.graph.group_of, [group.index for group in giving])
         if scores is None:
             scores = score_graph(self.graph, criterion, data)
         self._fitter_of(scores)  # given scores that do not fit are refused
-        self._gates = Gates(self.graph, free, np.zeros(self.graph.unit_count), gate == "soft")
+        bounds = {name: (int(levels[0]), int(levels[-1])) for name, levels in first.levels.items()}
+        self._gates = Gates(self.graph, free, np.zeros(self.graph.unit_count), gate == "soft", bounds)
         self._pushes = self._gates.unit(self._gradients())
         even = np.full(len(names), 1 / len(names), np.float32)
         self._even = self._direction(tf.constant(even))
@@ -161,6 +165,8 @@ class HolisticPruning(tf.keras.Model):
         self._horizon = state(tf.constant(1, tf.int64), "learning_steps")
         self._frozen = state(False, "frozen")
         self._learned = state(tf.ones(len(names)), "learned_costs")
+        self._finite = state(True, "finite")
+        self.output_names = self.network.output_names  # losses and metrics may go by them
         self.built = True  # all variables are there, so that checkpoints may be restored before the first call
 
     # -- training ---------------------------------------------------------------------------------
@@ -175,32 +181,47 @@ class HolisticPruning(tf.keras.Model):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Any = "auto",
-        callbacks: Iterable[tf.keras.callbacks.Callback] | None = None,
+        callbacks: tf.keras.callbacks.Callback | Iterable[tf.keras.callbacks.Callback] | None = None,
         **options: Any,
     ) -> tf.keras.callbacks.History:
         """As ``fit`` of any Keras model; of all steps, the first ``share`` also learn the gates.
 
         Raises:
             DataError: the number of steps in an epoch cannot be known.
-            EvaluationError: the loss is no longer a number; weights and gates are those of the last good epoch.
+            EvaluationError: the loss, a gradient or a weight is no longer a number; weights, gates and the optimiser
+                are those of the last good epoch.
         """
-        own = [*(callbacks or ()), Conductor()]
-        return super().fit(x, y, batch_size, epochs, verbose, own, **options)
+        given = [callbacks] if isinstance(callbacks, tf.keras.callbacks.Callback) else callbacks or ()
+        # The Conductor comes first: no callback sees, or keeps, weights that are no numbers.
+        history = super().fit(x, y, batch_size, epochs, verbose, [Conductor(), *given], **options)
+        if self.steps:
+            self.freeze()  # after callbacks that bring back weights at the end
+        return history
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, weight = tf.keras.utils.unpack_x_y_sample_weight(data)
+        scaler = self.optimizer if isinstance(self.optimizer, _LossScaleOptimizer) else None
         with tf.GradientTape() as tape:
             tape.watch(self._values)
             predicted = self(x, training=True)
             loss = self.compute_loss(x, y, predicted, weight)
+            if scaler is not None:
+                loss = scaler.get_scaled_loss(loss)
         variables = self.network.trainable_variables
-        *gradients, pull = tape.gradient(loss, [*variables, self._values])
+        gradients = tape.gradient(loss, [*variables, self._values])
+        if scaler is not None:
+            gradients = scaler.get_unscaled_gradients(gradients)
+        *gradients, pull = gradients
         if self._scales is not None:
             gradients = self._with_scales(gradients, variables, pull)
         self.optimizer.apply_gradients(zip(gradients, variables))
+        # Scaling the loss skips steps whose gradients overflow: there only the weights tell.
+        broken = _broken(self.network, gradients if scaler is None else ())
         if tf.distribute.has_strategy():
             # Each replica holds its share of the loss; their gates take the same steps.
-            pull = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, pull)
+            context = tf.distribute.get_replica_context()
+            pull, broken = context.all_reduce(tf.distribute.ReduceOp.SUM, [pull, broken])
+        self._finite.assign(tf.convert_to_tensor(self._finite) & (broken == 0))
         return {**self.compute_metrics(x, y, predicted, weight), **self._steer(pull)}
 
     def _with_scales(self, gradients: list[Any], variables: list[Any], pull: tf.Tensor) -> list[Any]:
@@ -248,12 +269,12 @@ class HolisticPruning(tf.keras.Model):
         return logs
 
     def _gradients(self) -> tf.Tensor:
-        """Gradients of all costs to the gates, all of them open [costs, units]."""
-        values = tf.convert_to_tensor(self._gates.values)
+        """Gradients of all costs to the indicators, all gates open [costs, units]."""
+        indicators = tf.ones_like(self._gates.values)
         with tf.GradientTape(persistent=True) as tape:
-            tape.watch(values)
-            costs = tf.unstack(self._costs(self._gates.indicators(values)))
-        return tf.stack([tape.gradient(cost, values) for cost in costs])
+            tape.watch(indicators)
+            costs = tf.unstack(self._costs(indicators))
+        return tf.stack([tape.gradient(cost, indicators) for cost in costs])
 
     def _direction(self, weights: tf.Tensor) -> tf.Tensor:
         """The costs' gradients in one, by how much each cost counts [units]."""
@@ -281,12 +302,18 @@ class HolisticPruning(tf.keras.Model):
         return int(self._clock.numpy())
 
     @property
+    def finite(self) -> bool:
+        """Whether gradients and weights have been numbers after every step so far."""
+        return bool(self._finite.numpy())
+
+    @property
     def learned(self) -> bool:
         """Whether the steps that learn the gates are done."""
         return self.steps >= int(self._horizon.numpy())
 
     def begin(self, steps: int) -> None:
         """Says how many steps there will be in all; ``fit`` does so by itself."""
+        self._finite.assign(True)
         self._horizon.assign(max(int(self._share * steps), 1))
         if self._gates.soft and not self.frozen:
             self._gates.width.assign(self._width(tf.convert_to_tensor(self._clock)))
@@ -381,6 +408,21 @@ class HolisticPruning(tf.keras.Model):
         alive = self.graph.alive(self.plan().removed)
         return TrainedSlimBuilder(self.graph, alive, self._builder.layers).build()
 
+    def save(self, *args: Any, **options: Any) -> NoReturn:
+        """Refused: what could be written could not be loaded.
+
+        Raises:
+            ModelTypeError: always; it says what can be saved instead.
+        """
+        raise ModelTypeError(
+            "Expected a model that can be loaded again. Received: one in holistic pruning, which holds a graph and a "
+            "budget. Save the slim model that finish() returns, or the state of the training with save_weights()."
+        )
+
+    def get_config(self) -> NoReturn:
+        """Refused like :meth:`save`, for Keras's own functions that save."""
+        self.save()
+
     def _landed(self, fitter: Fitter) -> dict[str, int]:
         """How many units go, by group: the closed ones where gates stand still, else fitted onto the budget."""
         closed = self._gates.indicators().numpy() == 0
@@ -396,6 +438,29 @@ class HolisticPruning(tf.keras.Model):
             order = np.lexsort((wanted[units], heights[units]))
             ranks[group.name] = np.argsort(order).astype(np.float64)
         return ranks
+
+
+def _require_groups(graph: ChannelGraph, giving: list[ChannelGroup]) -> list[ChannelGroup]:
+    """The groups that may give units.
+
+    Raises:
+        PlanError: there are none.
+    """
+    if not giving:
+        whole = "; ".join(f"{group.name!r}: {group.frozen or 'excluded, or held by bounds'}" for group in graph.groups)
+        raise PlanError(f"Expected a model with groups that can be pruned. Received: none ({whole or 'no groups'}).")
+    return giving
+
+
+def _broken(network: tf.keras.Model, gradients: Iterable[Any]) -> tf.Tensor:
+    """0 where weights and gradients are numbers, and kernels can be squared; else above 0."""
+    values = [own for own in [*network.weights, *gradients] if own is not None and own.dtype.is_floating]
+    # Of a sparse gradient the values that are there.
+    values = [tf.cast(own.values if isinstance(own, tf.IndexedSlices) else own, tf.float32) for own in values]
+    # One operation for each kernel, and one for all vectors: a step has to stay cheap.
+    sums = [tf.nn.l2_loss(own) for own in values if own.shape.rank > 1]
+    sums.append(tf.reduce_sum(tf.concat([tf.reshape(own, [-1]) for own in values if own.shape.rank < 2] or [[0.0]], 0)))
+    return tf.math.count_nonzero(~tf.math.is_finite(tf.stack(sums)), dtype=tf.float32)
 
 
 def check_counted(budget: Any) -> Budget:
