@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -28,19 +29,27 @@ def model(digits: DataSplits) -> tf.keras.Model:
 
 
 def compress(model: tf.keras.Model, digits: DataSplits, folder: Path, **options) -> tq.CompressionResult:
-    usual = {"method": "holistic", "epochs": 6, "batch_size": 32, "verbose": 0, "report": False}
+    given = {"method": "holistic", "epochs": 6, "batch_size": 32, "verbose": 0, "report": False, **options}
     budget = tq.Budget(memory=0.7, macs=0.7)
     return tq.compress(
-        model, digits.train, digits.validation, test=digits.test, budget=budget, output_dir=folder, **usual, **options
+        model, digits.train, digits.validation, test=digits.test, budget=budget, output_dir=folder, **given
     )
 
 
-def test_one_training_for_plan_and_model(model: tf.keras.Model, digits: DataSplits, tmp_path: Path) -> None:
-    result = compress(model, digits, tmp_path / "run")
+def test_one_training_for_plan_and_model(
+    model: tf.keras.Model, digits: DataSplits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = compress(model, digits, tmp_path / "run", verbose=1)
     variant, whole = result["holistic"], tq.cost(model)
     slim = tq.cost(variant.model)
     assert slim.memory <= 0.7 * whole.memory
     assert slim.macs <= 0.7 * whole.macs
+    # Of each cost what is left, and what may be; lines are broken at the width of the terminal.
+    said = " ".join(capsys.readouterr().out.split())
+    number = r"\d\.\d{3}"
+    last = rf"pruning while training: 6 epochs, loss {number}, accuracy {number}, val accuracy {number}"
+    costs = ", ".join(f"{name} {slim[name] / whole[name]:.3f} (target 0.700)" for name in ("macs", "memory"))
+    assert re.search(f"{last}, {re.escape(costs)}", said)
     assert variant.plan.notes["allocator"] == "holistic"
     # All six epochs of training are in the plan's steps: the slim model was not trained again.
     batches = -(-len(digits.train) // 32)
