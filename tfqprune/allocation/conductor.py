@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,14 @@ class Conductor(tf.keras.callbacks.Callback):
         with self.model.distribute_strategy.scope():
             optimizer.build(self.model.network.trainable_variables)
         return list(optimizer.variables)
+
+
+def broken(network: tf.keras.Model, gradients: Iterable[Any]) -> tf.Tensor:
+    """0 where weights and gradients are numbers, and kernels can be squared; else above 0."""
+    values = [own for own in [*network.weights, *gradients] if own is not None and own.dtype.is_floating]
+    # Of a sparse gradient the values that are there.
+    values = [tf.cast(own.values if isinstance(own, tf.IndexedSlices) else own, tf.float32) for own in values]
+    # One operation for each kernel, and one for all vectors: a step has to stay cheap.
+    sums = [tf.nn.l2_loss(own) for own in values if own.shape.rank > 1]
+    sums.append(tf.reduce_sum(tf.concat([tf.reshape(own, [-1]) for own in values if own.shape.rank < 2] or [[0.0]], 0)))
+    return tf.math.count_nonzero(~tf.math.is_finite(tf.stack(sums)), dtype=tf.float32)

@@ -9,13 +9,14 @@ from typing import Any, NoReturn
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.allocation.conductor import Conductor
+from tfqprune.allocation.conductor import Conductor, broken
 from tfqprune.allocation.gates import CLOSED_WIDTH, GateCosts, GatedBuilder, Gates, state, thresholds_on
+from tfqprune.allocation.given import check_counted, ranked, require_groups
 from tfqprune.allocation.landing import binding, land
 from tfqprune.allocation.scales import UnitScales
 from tfqprune.budget import Budget, format_cost
-from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.errors import BudgetError, ModelTypeError, PlanError
+from tfqprune.channels import ChannelGraph
+from tfqprune.errors import ModelTypeError, PlanError
 from tfqprune.fitting import Bounds, Fitter, names_of
 from tfqprune.plan import PruningPlan
 from tfqprune.scoring import score_graph
@@ -128,7 +129,7 @@ class HolisticPruning(tf.keras.Model):
         if start is not None and values == "scales":
             raise PlanError("Expected values='own' beside a start. Received: values='scales', which start as they are.")
         self.graph = ChannelGraph(model)
-        _require_groups(self.graph, self.graph.prunable)
+        require_groups(self.graph, self.graph.prunable)
         if start is not None:
             start.check(self.graph)
         self._budget, self._share = check_counted(budget), float(share)
@@ -138,7 +139,7 @@ class HolisticPruning(tf.keras.Model):
         self._fitter_of: Callable[[Mapping[str, np.ndarray]], Fitter] = lambda scores: Fitter(
             self.graph, scores, budget, meter=first.meter, **limits
         )
-        giving = _require_groups(self.graph, [group for group in first.groups if first.most[group.name]])
+        giving = require_groups(self.graph, [group for group in first.groups if first.most[group.name]])
         names = budget.names
         self._costs = GateCosts(first.meter.model, names)
         self._original = np.array([first.limits.original[name] for name in names])
@@ -155,7 +156,7 @@ class HolisticPruning(tf.keras.Model):
         self._builder = GatedBuilder(self.graph, self._gates)
         self.network = self._builder.build()
         self._scales = UnitScales(self.graph, self._builder.layers, free) if values == "scales" else None
-        ranks = _ranked(self.graph, scores, start) if self._scales is None else self._scales()
+        ranks = ranked(self.graph, scores, start) if self._scales is None else self._scales()
         self._gates.values.assign(self._even * ranks)
         self._values, self._thresholds = self._gates.values, self._gates.thresholds
         self._thresholds.assign(tf.fill([self.graph.unit_count], tf.reduce_min(self._values) - 1))
@@ -216,7 +217,7 @@ class HolisticPruning(tf.keras.Model):
             gradients = self._with_scales(gradients, variables, pull)
         self.optimizer.apply_gradients(zip(gradients, variables))
         # Scaling the loss skips steps whose gradients overflow: there only the weights tell.
-        broken = _broken(self.network, gradients if scaler is None else ())
+        broken = broken(self.network, gradients if scaler is None else ())
         if tf.distribute.has_strategy():
             # Each replica holds its share of the loss; their gates take the same steps.
             context = tf.distribute.get_replica_context()
@@ -438,63 +439,3 @@ class HolisticPruning(tf.keras.Model):
             order = np.lexsort((wanted[units], heights[units]))
             ranks[group.name] = np.argsort(order).astype(np.float64)
         return ranks
-
-
-def _require_groups(graph: ChannelGraph, giving: list[ChannelGroup]) -> list[ChannelGroup]:
-    """The groups that may give units.
-
-    Raises:
-        PlanError: there are none.
-    """
-    if not giving:
-        whole = "; ".join(f"{group.name!r}: {group.frozen or 'excluded, or held by bounds'}" for group in graph.groups)
-        raise PlanError(f"Expected a model with groups that can be pruned. Received: none ({whole or 'no groups'}).")
-    return giving
-
-
-def _broken(network: tf.keras.Model, gradients: Iterable[Any]) -> tf.Tensor:
-    """0 where weights and gradients are numbers, and kernels can be squared; else above 0."""
-    values = [own for own in [*network.weights, *gradients] if own is not None and own.dtype.is_floating]
-    # Of a sparse gradient the values that are there.
-    values = [tf.cast(own.values if isinstance(own, tf.IndexedSlices) else own, tf.float32) for own in values]
-    # One operation for each kernel, and one for all vectors: a step has to stay cheap.
-    sums = [tf.nn.l2_loss(own) for own in values if own.shape.rank > 1]
-    sums.append(tf.reduce_sum(tf.concat([tf.reshape(own, [-1]) for own in values if own.shape.rank < 2] or [[0.0]], 0)))
-    return tf.math.count_nonzero(~tf.math.is_finite(tf.stack(sums)), dtype=tf.float32)
-
-
-def check_counted(budget: Any) -> Budget:
-    """The budget, of counted costs alone.
-
-    Raises:
-        BudgetError: it is none, or bounds a cost that has to be measured.
-    """
-    if not isinstance(budget, Budget):
-        raise BudgetError(
-            f"Expected a tfqprune.Budget, as in Budget(params=0.5). Received: {budget!r} (of type "
-            f"{type(budget).__name__})."
-        )
-    if budget.measured:
-        raise BudgetError(
-            "Expected a budget of costs that have a gradient: params, macs, bops, memory. "
-            f"Received: {', '.join(budget.measured)}, which must be measured. memory follows the size of the file."
-        )
-    return budget
-
-
-def _ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray], start: PruningPlan | None) -> np.ndarray:
-    """Numbers between 0 and 1 over the units [units], in each group by the rank of its scores.
-
-    With a start, what it removes lies below one half and what it keeps above, each by its scores.
-    """
-    values = np.full(graph.unit_count, 1.0, np.float32)
-    for group in graph.prunable:
-        order = np.argsort(scores[group.name], kind="stable")
-        parts = [(order, 0.0, 1.0)]
-        if start is not None:
-            gone = np.isin(order, start.removed.get(group.name, ()))
-            parts = [(order[gone], 0.0, 0.5), (order[~gone], 0.5, 0.5)]
-        for slots, low, height in parts:
-            ranks = (np.arange(len(slots)) + 0.5) / max(len(slots), 1)
-            values[graph.units_of(group)[slots]] = low + height * ranks
-    return values

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.allocation.base import Allocator, register_allocator
-from tfqprune.allocation.holistic import HolisticPruning, check_counted
+from tfqprune.allocation.given import check_counted
+from tfqprune.allocation.holistic import HolisticPruning
 from tfqprune.budget import Budget
 from tfqprune.errors import DataError
 from tfqprune.fitting import Fit, Fitter, names_of

@@ -1,0 +1,62 @@
+"""What holistic pruning is given: a budget it can follow, groups that may give units, and where their gates start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfqprune.budget import Budget
+from tfqprune.channels import ChannelGraph, ChannelGroup
+from tfqprune.errors import BudgetError, PlanError
+from tfqprune.plan import PruningPlan
+
+
+def check_counted(budget: Any) -> Budget:
+    """The budget, of counted costs alone.
+
+    Raises:
+        BudgetError: it is none, or bounds a cost that has to be measured.
+    """
+    if not isinstance(budget, Budget):
+        raise BudgetError(
+            f"Expected a tfqprune.Budget, as in Budget(params=0.5). Received: {budget!r} (of type "
+            f"{type(budget).__name__})."
+        )
+    if budget.measured:
+        raise BudgetError(
+            "Expected a budget of costs that have a gradient: params, macs, bops, memory. "
+            f"Received: {', '.join(budget.measured)}, which must be measured. memory follows the size of the file."
+        )
+    return budget
+
+
+def require_groups(graph: ChannelGraph, giving: list[ChannelGroup]) -> list[ChannelGroup]:
+    """The groups that may give units.
+
+    Raises:
+        PlanError: there are none.
+    """
+    if not giving:
+        whole = "; ".join(f"{group.name!r}: {group.frozen or 'excluded, or held by bounds'}" for group in graph.groups)
+        raise PlanError(f"Expected a model with groups that can be pruned. Received: none ({whole or 'no groups'}).")
+    return giving
+
+
+def ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray], start: PruningPlan | None) -> np.ndarray:
+    """Numbers between 0 and 1 over the units [units], in each group by the rank of its scores.
+
+    With a start, what it removes lies below one half and what it keeps above, each by its scores.
+    """
+    values = np.full(graph.unit_count, 1.0, np.float32)
+    for group in graph.prunable:
+        order = np.argsort(scores[group.name], kind="stable")
+        parts = [(order, 0.0, 1.0)]
+        if start is not None:
+            gone = np.isin(order, start.removed.get(group.name, ()))
+            parts = [(order[gone], 0.0, 0.5), (order[~gone], 0.5, 0.5)]
+        for slots, low, height in parts:
+            ranks = (np.arange(len(slots)) + 0.5) / max(len(slots), 1)
+            values[graph.units_of(group)[slots]] = low + height * ranks
+    return values
