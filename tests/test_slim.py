@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import tfqprune as tq
 from tfqprune.testing import assert_law, random_plan, shake
+from tfqprune.twin import EvaluationTwin
 
 K = tf.keras.layers
 
@@ -118,6 +119,51 @@ def test_shared_nested_model() -> None:
     assert_law(model)
 
 
+REBUILT = {"prune": tq.prune, "mask": tq.mask, "twin": lambda model, plan: EvaluationTwin(model).model}
+
+
+@pytest.mark.parametrize("rebuild", REBUILT)
+def test_arguments_of_calls_survive(rebuild: str) -> None:
+    """Transfer learning: the base is called with training=False, so its statistics stay in training."""
+    image = K.Input((6,))
+    base = tf.keras.Model(image, K.BatchNormalization(name="inner")(K.Dense(8, name="d")(image)), name="base")
+    inputs = K.Input((6,))
+    x = K.BatchNormalization(name="norm")(K.Dense(8)(base(inputs, training=False)), False)
+    model = shake(tf.keras.Model(inputs, K.Dense(2)(K.Dropout(0.5, name="drop")(x, training=True))))
+    new = REBUILT[rebuild](model, random_plan(tq.ChannelGraph(model)))
+    norms = [new.get_layer("base").get_layer("inner"), new.get_layer("norm")]
+    before = [norm.moving_mean.numpy() for norm in norms]
+    values = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
+    new(values, training=True)
+    for norm, old in zip(norms, before, strict=True):
+        np.testing.assert_array_equal(norm.moving_mean.numpy(), old)
+    (node,), (dropped,) = new.get_layer("base")._inbound_nodes[-1:], new.get_layer("drop")._inbound_nodes
+    assert (node.call_kwargs, dropped.call_kwargs) == ({"training": False}, {"training": True})
+
+
+def test_mask_of_a_nested_call_survives() -> None:
+    """A nested mean over the steps that a second input of the outer model leaves."""
+    steps = K.Input((5, 8))
+    mean = tf.keras.Model(steps, K.Dense(6)(K.GlobalAveragePooling1D()(steps)), name="mean")
+    inputs, kept = K.Input((5, 4), name="steps"), K.Input((5,), dtype="bool", name="kept")
+    model = tf.keras.Model([inputs, kept], K.Dense(2)(mean(K.Dense(8)(inputs), mask=kept)))
+    fed = [np.random.default_rng(0).normal(size=(1, 5, 4)).astype("float32"), np.array([[1, 1, 0, 1, 0]], bool)]
+    plan = random_plan(tq.ChannelGraph(model), 0.0)
+    assert not np.allclose(model(fed), model([fed[0], np.ones((1, 5), bool)]))
+    np.testing.assert_allclose(tq.prune(model, plan)(fed), model(fed), rtol=1e-5)
+    np.testing.assert_allclose(tq.mask(model, plan)(fed), model(fed), rtol=1e-5)
+
+
+def test_layer_shared_with_a_nested_model() -> None:
+    """first (4 -> 8) -> d (8 -> 8) -> Sequential[d] -> dense(3): one kernel in two places, cut to 4 channels."""
+    inputs, shared = K.Input((4,)), K.Dense(8, name="d")
+    nested = tf.keras.Sequential([K.Input((8,)), shared], name="nested")
+    model = tf.keras.Model(inputs, K.Dense(3)(nested(shared(K.Dense(8, name="first")(inputs)))))
+    slim = assert_law(model).slim
+    assert slim.count_params() == (4 * 4 + 4) + (4 * 4 + 4) + (4 * 3 + 3)
+    assert slim.get_layer("nested").get_layer("d") is slim.get_layer("d")
+
+
 def test_shared_layer() -> None:
     """One convolution called twice ties what feeds it, and its outputs are one group."""
     inputs = K.Input((6, 6, 3))
@@ -205,6 +251,18 @@ def test_trainable_flags_survive() -> None:
     slim = assert_law(model).slim
     assert not slim.get_layer("norm").trainable
     assert len(slim.trainable_weights) == len(model.trainable_weights)
+
+
+def test_trainable_flags_inside_a_nested_model_survive() -> None:
+    """A batch norm that is set to train after its model was frozen still updates its statistics."""
+    image = K.Input((6,))
+    base = tf.keras.Model(image, K.BatchNormalization(name="norm")(K.Dense(8, name="d")(image)), name="base")
+    base.trainable = False
+    base.get_layer("norm").trainable = True
+    inputs = K.Input((6,))
+    slim = assert_law(tf.keras.Model(inputs, K.Dense(2)(base(inputs)))).slim.get_layer("base")
+    assert not slim.trainable
+    assert [slim.get_layer(name).trainable for name in ("d", "norm")] == [False, True]
 
 
 def test_lambda_closing_over_a_value() -> None:

@@ -103,6 +103,21 @@ def test_re_estimated_by_the_public_function() -> None:
         tq.reestimate_batch_norms(twin, x)
 
 
+@pytest.mark.parametrize("trainable", [True, False])
+@pytest.mark.parametrize("mode", [True, False])
+def test_batch_norm_called_in_a_mode_of_its_own(mode: bool, trainable: bool) -> None:
+    inputs = K.Input((6,))
+    x = K.BatchNormalization(trainable=trainable)(K.Dense(8)(inputs), mode)  # by position
+    model = shake(tf.keras.Model(inputs, K.Dense(2)(x)))
+    graph, values = tq.ChannelGraph(model), random_inputs(model, batch=16)[0]
+    plan, twin = random_plan(graph, 0.5), EvaluationTwin(graph)
+    twin.set_plan(plan)
+    before = twin.statistics()
+    assert_close(twin(values), tq.prune(model, plan)(values, training=False))
+    for name, statistics in twin.statistics().items():
+        np.testing.assert_array_equal(statistics, before[name])
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
 def test_batch_norms_of_other_precision(policy: str) -> None:
     image = K.Input((4, 4, 3))
@@ -224,6 +239,10 @@ def test_what_it_cannot_do() -> None:
     wide = lq.layers.QuantConv2D(4, 3, input_quantizer=lq.quantizers.SteTern(ternary_weight_networks=True), name="two")
     reader = tf.keras.Model(image, K.Dense(2)(K.Flatten()(wide(K.Conv2D(4, 3, name="one")(image)))))
     assert "the input quantiser of 'two'" in str(obstacle(tq.ChannelGraph(reader)))
+    # A shared layer's first call mixes what may go, its last one the model's output.
+    inputs, shared = K.Input((4,)), K.UnitNormalization(name="shared")
+    output = shared(K.Dense(3)(shared(K.Dense(8)(inputs))))
+    assert "'shared' takes statistics" in str(obstacle(tq.ChannelGraph(tf.keras.Model(inputs, output))))
 
 
 @pytest.mark.parametrize("make", [lambda: network("dorefa_residual"), normed], ids=["twin", "no_twin"])

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
-from tfqprune.layers import LayerRecord
+from tfqprune.layers import LayerCall, LayerRecord
 from tfqprune.plan import PruningPlan
-from tfqprune.rebuild import Rebuilder, axes_of, values_of
+from tfqprune.rebuild import Arguments, Rebuilder, axes_of, values_of
 from tfqprune.slim import SlimBuilder
 
 #: roles by which a kernel reads channels, as opposed to producing or scaling them
@@ -65,30 +65,31 @@ class KeptQuantizer(lq.quantizers.Quantizer):
 class OnKept(tf.keras.layers.Layer):
     """Runs a layer on the channels that stay; the others are zero in its result.
 
+    Which these are is said call by call: a shared layer's inputs may lose different ones.
+
     Args:
         layer: the layer, built for as many channels as stay.
-        axis: the channel axis.
-        positions: the channels that stay.
-        size: the number of all channels.
     """
 
-    def __init__(self, layer: Any, axis: int, positions: list[int], size: int, **kwargs: Any) -> None:
+    def __init__(self, layer: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.layer = tf.keras.layers.deserialize(layer) if isinstance(layer, dict) else layer
-        self.axis, self.positions, self.size = int(axis), [int(position) for position in positions], int(size)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        result = self.layer(tf.gather(inputs, self.positions, axis=self.axis))
-        return _spread(result, self.positions, self.size, self.axis)
+    def call(self, inputs: tf.Tensor, axis: int = -1, positions: list[int] | None = None) -> tf.Tensor:
+        """The layer's result.
+
+        Args:
+            inputs: all channels.
+            axis: the channel axis.
+            positions: the channels that stay; None: all.
+        """
+        if positions is None:
+            return self.layer(inputs)
+        result = self.layer(tf.gather(inputs, positions, axis=axis))
+        return _spread(result, positions, inputs.shape[axis], axis)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "layer": tf.keras.layers.serialize(self.layer),
-            "axis": self.axis,
-            "positions": self.positions,
-            "size": self.size,
-        }
+        return {**super().get_config(), "layer": tf.keras.layers.serialize(self.layer)}
 
 
 def _spread(values: tf.Tensor, positions: list[int], size: int, axis: int) -> tf.Tensor:
@@ -115,13 +116,24 @@ class MaskedBuilder(Rebuilder):
 
     def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
         layer = record.layer
-        if record.mixed is not None and record.mixed.axis is not None and not self.alive[record.mixed.ids].all():
-            kept = np.flatnonzero(self.alive[record.mixed.ids]).tolist()
-            inner = self._slim.layer(record)
-            return OnKept(inner, record.mixed.axis, kept, len(record.mixed), name=layer.name, dtype=layer.dtype)
+        if self._mixes_fewer(record):
+            return OnKept(self._slim.layer(record), name=layer.name, dtype=layer.dtype)
         clone = record.handler.clone(layer, layer.get_config())
         self._quantise_kept(record, clone)
         return clone
+
+    def _mixes_fewer(self, record: LayerRecord) -> bool:
+        return record.mixed is not None and not self.alive[record.mixed].all()
+
+    def stacks(self, model: tf.keras.Sequential) -> bool:
+        records = (self._records.get(id(layer)) for layer in model.layers)  # None: a nested model
+        return not any(record is not None and self._mixes_fewer(record) for record in records)
+
+    def arguments(self, call: LayerCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        if call.mixed is None or self.alive[call.mixed.ids].all():
+            return args, kwargs
+        positions = np.flatnonzero(self.alive[call.mixed.ids]).tolist()
+        return args, {**kwargs, "axis": call.mixed.axis, "positions": positions}
 
     def _quantise_kept(self, record: LayerRecord, clone: tf.keras.layers.Layer) -> None:
         """Stands quantisers of the clone on what stays."""

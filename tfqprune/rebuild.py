@@ -14,7 +14,7 @@ from tfqprune.construction import call_known, can_skip_tracing, paused_collector
 from tfqprune.layers import Channels, LayerCall, LayerRecord
 from tfqprune.layers.base import handler_for, weight_index
 from tfqprune.layers.running import substitute
-from tfqprune.models import feed, is_graph_model, nodes
+from tfqprune.models import is_graph_model, nodes
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -45,6 +45,10 @@ class Rebuilder(ABC):
         """The arguments of the new layer's call."""
         return args, kwargs
 
+    def stacks(self, model: tf.keras.Sequential) -> bool:
+        """Whether a Sequential model stays one: it gives its layers' calls no arguments."""
+        return True
+
     def input_size(self, tensor: tf.Tensor, axis: int, size: int | None, nested: tf.keras.Model | None) -> int | None:
         """The size of a model input along an axis (batch is 0)."""
         return size
@@ -64,18 +68,17 @@ class Rebuilder(ABC):
         if id(model) in self._models:
             return self._models[id(model)]
         inputs = [self._input(tensor, model if nested else None) for tensor in model.inputs]
-        if isinstance(model, tf.keras.Sequential):
+        if isinstance(model, tf.keras.Sequential) and self.stacks(model):
             self._models[id(model)] = stacked = self._stacked(model, inputs[0])
             return stacked
         table = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
         for node in nodes(model):
+            values = [table[id(tensor)] for tensor in node.keras_inputs]
             if is_graph_model(node.layer):
-                inner = self._model(node.layer, nested=True)
-                values = [table[id(tensor)] for tensor in feed(node.layer, node)]
-                structure = tf.nest.pack_sequence_as(node.layer.input, values) if len(values) > 1 else values[0]
-                outputs = inner(structure)
+                args, kwargs = substitute(node, values)
+                outputs = self._model(node.layer, nested=True)(*args, **kwargs)
             else:
-                outputs = self._call(node, [table[id(tensor)] for tensor in node.keras_inputs])
+                outputs = self._call(node, values)
             for old, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
                 table[id(old)] = new
         self._models[id(model)] = new_model = self._assemble(model, inputs, table)
@@ -88,8 +91,7 @@ class Rebuilder(ABC):
             if is_graph_model(layer):
                 parts.append(self._model(layer, nested=True))
             else:
-                self._layers[id(layer)] = self.layer(self._records[id(layer)])
-                parts.append(self._layers[id(layer)])
+                parts.append(self._new(self._records[id(layer)]))
         return self._like(model, tf.keras.Sequential(parts, name=model.name))
 
     def _assemble(self, model: tf.keras.Model, inputs: list[tf.Tensor], table: dict[int, tf.Tensor]) -> tf.keras.Model:
@@ -100,8 +102,7 @@ class Rebuilder(ABC):
 
     @staticmethod
     def _like(model: tf.keras.Model, new: tf.keras.Model) -> tf.keras.Model:
-        if not model.trainable:
-            new.trainable = False
+        new._trainable = model.trainable  # the setter would overwrite the flags of its layers
         return new
 
     def _input(self, tensor: tf.Tensor, nested: tf.keras.Model | None) -> tf.Tensor:
@@ -112,11 +113,15 @@ class Rebuilder(ABC):
             shape=shape[1:], batch_size=shape[0], name=layer.name, dtype=tensor.dtype, sparse=sparse, ragged=ragged
         )
 
+    def _new(self, record: LayerRecord) -> tf.keras.layers.Layer:
+        """The new layer, made once: it may be called in several places, nested models among them."""
+        if id(record.layer) not in self._layers:
+            self._layers[id(record.layer)] = self.layer(record)
+        return self._layers[id(record.layer)]
+
     def _call(self, node: Any, values: list[Any]) -> Any:
-        record = self._records[id(node.layer)]
-        if id(node.layer) not in self._layers:
-            self._layers[id(node.layer)] = self.layer(record)
-        new, call = self._layers[id(node.layer)], self.graph.calls[id(node)]
+        record, call = self._records[id(node.layer)], self.graph.calls[id(node)]
+        new = self._new(record)
         args, kwargs = substitute(node, values)
         args, kwargs = self.arguments(call, args, kwargs)
         # Only layers known by a handler: what a user's layer does while it is called is not known.

@@ -35,7 +35,8 @@ class StatisticsNorm(tf.keras.layers.BatchNormalization):
     """A batch norm that can sum up statistics over batches instead of using its moving ones.
 
     While ``collecting`` is on at trace time it normalises with the batch's own statistics, as a batch
-    norm does in training, and adds them to its sums. Nothing is ever trained.
+    norm does in training, and adds them to its sums. Nothing is ever trained: called as in training, it uses
+    the batch's own statistics and keeps what it has.
 
     Args:
         norm: the batch norm to stand in for; only its configuration is read.
@@ -53,6 +54,7 @@ class StatisticsNorm(tf.keras.layers.BatchNormalization):
             dtype=norm.dtype_policy,
         )
         self.collecting = False
+        self._learns = norm.trainable  # a batch norm that does not is in inference even where called as in training
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -64,11 +66,12 @@ class StatisticsNorm(tf.keras.layers.BatchNormalization):
         self.squares = self.add_weight(name="squares", shape=self.moving_mean.shape, trainable=False, **kind)
         self.seen = self.add_weight(name="seen", shape=(), trainable=False, **kind)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
         values = tf.cast(inputs, self.moving_mean.dtype)
         mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
-        if self.collecting:
+        if self.collecting or (training and self._learns):
             mean, variance = tf.nn.moments(values, self.others, keepdims=len(self.axis) > 1)
+        if self.collecting:
             self._add(tf.cast(tf.size(values), values.dtype) / float(math.prod(self.wide)), mean, variance)
         factor = tf.math.rsqrt(variance + self.epsilon)
         if self.gamma is not None:
@@ -187,7 +190,7 @@ def obstacle(graph: ChannelGraph) -> str | None:
 
     for record in graph.records.values():
         layer = record.layer
-        if record.mixed is not None and prunable(record.mixed.ids):
+        if record.mixed is not None and prunable(record.mixed):
             return f"{record.name!r} takes statistics over channels that may go"
         reader = getattr(layer, "input_quantizer", None)
         if precision.is_tensor_wide(reader) and "in" in record.roles and prunable(record.roles["in"]):

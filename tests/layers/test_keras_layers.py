@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
+from tfqprune.layers import base
 from tfqprune.testing import assert_law
 
 K = tf.keras.layers
@@ -53,6 +55,38 @@ class ConvWithOwnCall(K.Conv2D):
         return super().call(inputs - tf.reduce_mean(inputs, axis=-1, keepdims=True))
 
 
+class StandardisedConv(K.Conv2D):
+    """Weight standardisation, as Keras documents it: the kernel's scale depends on the channels it reads."""
+
+    def convolution_op(self, inputs, kernel):
+        mean, variance = tf.nn.moments(kernel, axes=[0, 1, 2], keepdims=True)
+        return super().convolution_op(inputs, (kernel - mean) / tf.sqrt(variance + 1e-10))
+
+
+class SortedSum(K.Add):
+    """Keeps ``call``, but what it rests on moves channels."""
+
+    def _merge_function(self, inputs):
+        return tf.sort(super()._merge_function(inputs))
+
+
+class ConvWithOwnDefaults(K.Conv2D):
+    """Set up and described in its own way, but computing what its base computes."""
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(filters, kwargs.pop("kernel_size", 3), **kwargs)
+
+    def build(self, shape):
+        super().build(shape)
+
+    def get_config(self):
+        return {**super().get_config(), "padding": self.padding}
+
+    @property
+    def fan_in(self):
+        return int(np.prod(self.kernel.shape[:-1]))
+
+
 def model_of(shape, *layers) -> tf.keras.Model:
     """input -> dense(12) over the last axis -> LAYERS -> [flatten] -> dense(5)"""
     inputs = K.Input((*shape, 3))
@@ -75,6 +109,7 @@ def adapted():
 CUT = {
     "conv1d": ((9,), lambda: [K.Conv1D(6, 3, padding="causal", dilation_rate=2)]),
     "conv2d": ((8, 8), lambda: [K.Conv2D(6, 3, strides=2, activation="relu")]),
+    "conv2d_subclass": ((8, 8), lambda: [ConvWithOwnDefaults(6)]),
     "conv3d": ((5, 5, 5), lambda: [K.Conv3D(6, 3, use_bias=False)]),
     "conv2d_grouped": ((8, 8), lambda: [K.Conv2D(8, 3, groups=4), K.BatchNormalization()]),
     "conv1d_grouped": ((8,), lambda: [K.Conv1D(8, 3, groups=2)]),
@@ -137,6 +172,7 @@ FROZEN = {
     "softmax_activation": ((4, 4), lambda: [K.Activation("softmax")]),
     "users_mixer": ((4, 4), lambda: [Mixer()]),
     "overridden_call": ((4, 4), lambda: [ConvWithOwnCall(6, 3)]),
+    "overridden_convolution": ((4, 4), lambda: [StandardisedConv(6, 3)]),
     "lstm": ((6,), lambda: [K.LSTM(12, return_sequences=True)]),
     "time_distributed_mixer": ((4, 4), lambda: [K.TimeDistributed(Mixer())]),
     "conv_across_channels": ((4, 4), lambda: [K.Permute((3, 1, 2)), K.Conv2D(6, 3)]),
@@ -204,6 +240,65 @@ def test_merges(name: str) -> None:
     assert_law(model)
     tied = any({"a", "b"} <= set(group.layers) for group in ChannelGraph(model).groups)
     assert tied == (name not in ("multiply_broadcast", "concatenate"))
+
+
+@pytest.mark.parametrize("known", base._HANDLERS, ids=lambda known: known.__name__)
+def test_subclass_that_computes_the_same_stays_known(known: type) -> None:
+    assert base._computes_as(type("Renamed", (known,), {"__init__": lambda self: None, "build": None}), known)
+    assert not base._computes_as(type("Own", (known,), {"call": lambda self, inputs: inputs}), known)
+
+
+def test_merge_with_its_own_computation_is_frozen() -> None:
+    inputs = K.Input((4,))
+    a, b = K.Dense(6, name="a")(inputs), K.Dense(6, name="b")(inputs)
+    graph = ChannelGraph(tf.keras.Model(inputs, K.Dense(2)(SortedSum()([a, b]))))
+    assert "(SortedSum)" in str(graph["a"].frozen)
+    assert "(SortedSum)" in str(graph["b"].frozen)
+
+
+def sharing(layer: tf.keras.layers.Layer, second: int) -> tf.keras.Model:
+    """dense a(8) -> LAYER -+-> cat -> dense(5) -> LAYER
+    dense b(SECOND) -> LAYER -+
+    """
+    inputs = K.Input((4,))
+    a, b = layer(K.Dense(8, name="a")(inputs)), layer(K.Dense(second, name="b")(inputs))
+    return tf.keras.Model(inputs, layer(K.Dense(5, name="out")(K.Concatenate()([a, b]))))
+
+
+def shared_along_another_axis() -> tf.keras.Model:
+    """Over 8 channels of one tensor, and over 8 steps of another, whose channels it leaves alone."""
+    inputs, layer = K.Input((4,)), K.UnitNormalization(axis=1)
+    a = layer(K.Dense(8, name="a")(inputs))
+    b = K.Flatten()(layer(K.Dense(6, name="b")(K.RepeatVector(8)(inputs))))
+    return tf.keras.Model(inputs, K.Dense(3)(K.Concatenate()([a, b])))
+
+
+def shared_with_a_sequential() -> tf.keras.Model:
+    inputs, layer = K.Input((4,)), K.UnitNormalization()
+    nested = tf.keras.Sequential([K.Input((6,)), layer])
+    a, b = layer(K.Dense(8, name="a")(inputs)), nested(K.Dense(6, name="b")(inputs))
+    return tf.keras.Model(inputs, K.Dense(3)(K.Concatenate()([a, b])))
+
+
+SHARED = {
+    "as_many": lambda: sharing(K.UnitNormalization(), 8),
+    "fewer": lambda: sharing(K.UnitNormalization(), 6),
+    "quantiser": lambda: sharing(K.Activation(lq.quantizers.SteTern(ternary_weight_networks=True)), 6),
+    "another_axis": shared_along_another_axis,
+    "sequential": shared_with_a_sequential,
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_layer_mixes_what_each_call_sees(name: str, tmp_path) -> None:
+    """A layer without weights ties nothing: each of its calls may lose other channels, or none."""
+    lawful = assert_law(SHARED[name]())
+    groups = [group.layers for group in ChannelGraph(SHARED[name]()).prunable]
+    assert {("a",), ("b",)} <= set(groups)
+    lawful.masked.save(str(tmp_path / "masked.keras"))
+    again = tf.keras.models.load_model(str(tmp_path / "masked.keras"))
+    values = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_array_equal(again(values), lawful.masked(values))
 
 
 def test_same_tensor_twice() -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from inspect import getattr_static
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,7 @@ class LayerRecord:
         reuse: weight attribute -> how often each of its values is multiplied for one sample
             (summed over calls), None where the spatial size is unknown; only weights that count
             as multiply-accumulates (kernels) appear.
-        mixed: for a layer that mixes channels by statistics (a layer norm), the channels it mixes:
+        mixed: for a layer that mixes channels by statistics (a layer norm), the ids it mixes:
             the masked model computes it over what stays instead of silencing slices of a kernel.
         opaque: why the layer is left as it is, or None.
         facts: whatever else ``flow`` found out that ``resize`` needs.
@@ -49,7 +51,7 @@ class LayerRecord:
     roles: dict[str, np.ndarray] = field(default_factory=dict)
     weight_axes: dict[str | int, Axes] = field(default_factory=dict)
     reuse: dict[str | int, int | None] = field(default_factory=dict)
-    mixed: Channels | None = None
+    mixed: np.ndarray | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     opaque: str | None = None
 
@@ -65,6 +67,7 @@ class LayerCall:
         inputs / input_shapes: channels and static shapes of the Keras tensors that go in, flat.
         output_shapes: static shapes of what comes out, flat.
         outputs: channels of what comes out; filled in by the graph after ``flow``.
+        mixed: the channels that this call mixes by statistics; a shared layer's calls may mix different ones.
     """
 
     record: LayerRecord
@@ -74,6 +77,7 @@ class LayerCall:
     input_shapes: list[tuple[int | None, ...]]
     output_shapes: list[tuple[int | None, ...]]
     outputs: list[Channels] = field(default_factory=list)
+    mixed: Channels | None = None
 
     @property
     def layer(self) -> tf.keras.layers.Layer:
@@ -117,7 +121,9 @@ class LayerCall:
 
     def mixes(self, channels: Channels) -> None:
         """Says that the layer takes statistics over these channels (a layer norm, a tensor-wide scale)."""
-        self.record.mixed = channels
+        before = self.record.mixed
+        self.record.mixed = channels.ids if before is None else np.concatenate([before, channels.ids])
+        self.mixed = channels
 
     def align(self, axis: int, index: int = 0) -> bool:
         """Whether an input's channels run along ``axis``.
@@ -190,12 +196,20 @@ class LayerHandler:
 
 
 _HANDLERS: dict[type, LayerHandler] = {}
+#: methods that set up, describe or store a layer: a subclass that overrides them computes what its base computes
+_SETS_UP = frozenset(
+    {
+        "build", "get_config", "from_config", "get_build_config", "build_from_config", "compute_output_shape",
+        "compute_output_signature", "compute_mask", "count_params", "get_weights", "set_weights",
+        "save_own_variables", "load_own_variables",
+    }
+)  # fmt: skip
 
 
 def register_handler(*layer_types: type) -> Callable[[type[LayerHandler]], type[LayerHandler]]:
     """Class decorator: this handler is in charge of these layer types.
 
-    Subclasses of theirs count, too, as long as they do not override ``call``.
+    Subclasses of theirs count, too, as long as they inherit what computes (``call`` and all it may rest on).
     """
 
     def register(handler: type[LayerHandler]) -> type[LayerHandler]:
@@ -210,13 +224,22 @@ def register_handler(*layer_types: type) -> Callable[[type[LayerHandler]], type[
 def handler_for(layer: tf.keras.layers.Layer) -> LayerHandler | None:
     """The handler of a layer, or None where it has to be probed.
 
-    A subclass of a known layer counts as known only while it inherits ``call``: a different
+    A subclass of a known layer counts as known only while it inherits what computes: a different
     computation may move channels differently.
     """
-    for layer_type in type(layer).__mro__:
-        if layer_type in _HANDLERS:
-            return _HANDLERS[layer_type] if type(layer).call is layer_type.call else None  # type: ignore[attr-defined]
+    kind: type = type(layer)
+    for known in kind.__mro__:
+        if known in _HANDLERS:
+            return _HANDLERS[known] if _computes_as(kind, known) else None
     return None
+
+
+@cache
+def _computes_as(kind: type, known: type) -> bool:
+    """Whether a subclass has all methods of a known layer that ``call`` may rest on (``convolution_op``, for one)."""
+    names = (name for name in dir(known) if name == "__call__" or not (name.startswith("__") or name in _SETS_UP))
+    methods = ((name, getattr_static(known, name)) for name in names)
+    return all(getattr_static(kind, name) is method for name, method in methods if hasattr(method, "__get__"))
 
 
 def weight_index(layer: tf.keras.layers.Layer) -> dict[str | int, int]:
