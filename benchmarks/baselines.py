@@ -1,14 +1,15 @@
 """Trained networks that benchmarks start from: their options, how they are named, kept and loaded.
 
 A baseline lies in ``--cache``, in a folder named after data set, precision, epochs and every option that is not the
-default; all benchmarks with the same options share it. Training that was interrupted goes on there. Those that the kept
-results rest on lie in ``benchmarks/trained`` and are not trained again: threads add up in another order every time, so
-a second training ends elsewhere, and rows of two networks in one table compare nothing.
+default; all benchmarks with the same options share it. Training that was interrupted goes on there. Baselines that lie
+in ``benchmarks/trained`` are taken as they are: threads add up in another order every time, so a second training ends
+elsewhere, and rows of two networks in one table compare nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ def baseline(given: argparse.Namespace, precision: str, splits: data.DataSplits)
         )  # fmt: skip
         kept = folder / "final.npz"
         _keep(kept, model, callback)
+        for state in ("coarse", "finish"):
+            shutil.rmtree(folder / state, ignore_errors=True)
     with np.load(kept) as stored:
         model.set_weights([stored[f"weight/{index}"].astype(np.float32) for index in range(len(model.weights))])
         callback.looks = int(stored["looks"])

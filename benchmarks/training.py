@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
-import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import data
 
 import tensorflow as tf  # isort: skip
 from tfqprune.plan import PruningPlan
+
+# Now, not when the last epochs begin: a checkout may change while a training runs for hours.
+from tfqprune.recovery import finetune, reestimate_batch_norms
+from tfqprune.slim import prune
 
 CALIBRATION = 4096  # training images for batch norms after a cut
 SLOWER = 0.1  # of the baseline's learning rate: where training after a cut starts
@@ -89,7 +92,7 @@ def train(
         finish: of these, the last ones in float32; with 0 of them, re-estimate the batch norms.
         seed: of the order of images.
         learning_rate: of the first step.
-        folder: where the state after each coarse epoch is kept, to go on from; None: nowhere.
+        folder: where the state after each epoch is kept, to go on from; None: nowhere.
         callbacks: of the last epochs.
         verbose: as for ``fit``.
     """
@@ -107,16 +110,23 @@ def train(
             batches(given, splits.train, seed + 1),
             epochs=first,
             validation_data=held_out,
-            callbacks=[] if folder is None else [tf.keras.callbacks.BackupAndRestore(str(folder / "backup"))],
+            callbacks=_backup(folder, "coarse"),
             verbose=verbose,
         )
         model.set_weights(coarse.get_weights())
     if finish:
         rate = float(schedule(steps * first))
-        tq.finetune(
+        finetune(
             model, batches(given, splits.train, seed + 2), held_out, finish, learning_rate=rate,
-            callbacks=list(callbacks), verbose=verbose,
+            callbacks=[*callbacks, *_backup(folder, "finish")], verbose=verbose,
         )  # fmt: skip
+
+
+def _backup(folder: Path | None, name: str) -> list[tf.keras.callbacks.Callback]:
+    """Keeps the state after each epoch; that of the last one, too, for the next part of the training may fail."""
+    if folder is None:
+        return []
+    return [tf.keras.callbacks.BackupAndRestore(str(folder / name), delete_checkpoint=False)]
 
 
 def cut_and_trained(
@@ -142,11 +152,11 @@ def cut_and_trained(
         calibration: images for the batch norms; None: the first 4,096 of the training.
     """
     calibration = splits.train.x[:CALIBRATION] if calibration is None else calibration
-    slim = tq.prune(model, plan)
-    tq.reestimate_batch_norms(slim, calibration)
+    slim = prune(model, plan)
+    reestimate_batch_norms(slim, calibration)
     train(given, slim, splits, epochs, finish, seed, SLOWER * given.learning_rate)
     if not finish:
-        tq.reestimate_batch_norms(slim, calibration)
+        reestimate_batch_norms(slim, calibration)
     return slim
 
 
