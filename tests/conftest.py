@@ -37,6 +37,10 @@ def _seeded() -> None:
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None:
         tensorflow.random.set_seed(0)
+    backend = sys.modules.get("tf_keras.src.backend")
+    if backend is not None:
+        # What an earlier test's set_random_seed left; without it initialisers ask ``random``.
+        vars(backend._SEED_GENERATOR).pop("generator", None)
 
 
 @pytest.fixture(scope="module")

@@ -217,12 +217,12 @@ class HolisticPruning(tf.keras.Model):
             gradients = self._with_scales(gradients, variables, pull)
         self.optimizer.apply_gradients(zip(gradients, variables))
         # Scaling the loss skips steps whose gradients overflow: there only the weights tell.
-        broken = broken(self.network, gradients if scaler is None else ())
+        wrong = broken(self.network, gradients if scaler is None else ())
         if tf.distribute.has_strategy():
             # Each replica holds its share of the loss; their gates take the same steps.
             context = tf.distribute.get_replica_context()
-            pull, broken = context.all_reduce(tf.distribute.ReduceOp.SUM, [pull, broken])
-        self._finite.assign(tf.convert_to_tensor(self._finite) & (broken == 0))
+            pull, wrong = context.all_reduce(tf.distribute.ReduceOp.SUM, [pull, wrong])
+        self._finite.assign(tf.convert_to_tensor(self._finite) & (wrong == 0))
         return {**self.compute_metrics(x, y, predicted, weight), **self._steer(pull)}
 
     def _with_scales(self, gradients: list[Any], variables: list[Any], pull: tf.Tensor) -> list[Any]:
