@@ -35,10 +35,10 @@ from tfqprune import data
 from tfqprune.criteria import FlipFrequencyCallback, criterion_names
 from tfqprune.criteria.flips import FlipFrequency
 from tfqprune.criteria.reconstruction import Reconstruction
+from tfqprune.evaluation import CALIBRATION_BATCH
 from tfqprune.files import write_json
 from tfqprune.plan import PruningPlan, plan_from_ratios
 from tfqprune.scoring import choose_criterion, run_criterion
-from tfqprune.twin import EvaluationTwin
 
 COMBINATION = {"reconstruction": 1.0, "fisher": 1.0}
 RESCALED = "reconstruction, rescaled 0.7"
@@ -146,15 +146,17 @@ def scores_of(
 
 
 def judged(
-    given: argparse.Namespace, twin: EvaluationTwin, plan: PruningPlan, splits: data.DataSplits, seed: int
+    given: argparse.Namespace, twin: tq.EvaluationTwin, plan: PruningPlan, splits: data.DataSplits, seed: int
 ) -> Iterator[tuple[str, float]]:
     """Accuracies of what a plan leaves, stage by stage."""
     judge = splits.validation if given.split == "validation" else splits.test
     order = np.random.default_rng(seed).permutation(len(splits.train))[:CALIBRATION]
     calibration = splits.train.x[order]
-    twin.set_plan(plan.removed)
+    twin.set_plan(plan)
     yield "cut", accuracy(twin, judge)
-    twin.re_estimate(calibration[start : start + 128] for start in range(0, len(calibration), 128))
+    twin.re_estimate(
+        calibration[first : first + CALIBRATION_BATCH] for first in range(0, len(calibration), CALIBRATION_BATCH)
+    )
     yield "batch_norms", accuracy(twin, judge)
     if not given.no_finetuning:
         # Within bfloat16, for time; batch norms are brought back to float32's levels after.
@@ -180,7 +182,7 @@ def main() -> None:
         results.begin(precision, base)
         print(f"{precision}: baseline {base['accuracy']:.4f} on {given.split}", flush=True)
         graph = tq.ChannelGraph(model)
-        twin = EvaluationTwin(graph)
+        twin = tq.EvaluationTwin(graph)
         for seed, name in itertools.product(range(given.seeds), names):
             wanted = [
                 (scope, groups, ratio)

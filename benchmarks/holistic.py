@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from baselines import add_arguments, baseline, fill_in, load_data, network
 from rows import Rows
-from tables import render, source
+from tables import source
 from training import SLOWER, accuracy, batches, cut_and_trained
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
@@ -322,10 +322,7 @@ def main() -> None:
         for part, precision in itertools.product([part for part in PARTS if part in given.parts], given.precisions):
             for key, make in work(given, part, make_bench(precision)):
                 rows.once(key, make)
-    text = f"{report(rows.rows)}\n\n{source(rows.rows)}"
-    print(text)
-    if given.output.parent == HERE / "results":
-        render(HERE.parent / "docs" / "holistic.md", {given.output.stem: text})
+    rows.publish(f"{report(rows.rows)}\n\n{source(rows.rows)}", "holistic.md")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from nets import versions
+from tables import render
 
 from tfqprune.files import write_json
+
+HERE = Path(__file__).parent
 
 
 class Rows:
@@ -43,3 +46,14 @@ class Rows:
         write_json(self.path, self.rows)
         print({name: value for name, value in row.items() if name not in ("dataset", "limit")}, flush=True)
         return self.rows[-1]
+
+    def publish(self, text: str, page: str) -> None:
+        """Prints tables of these rows; into a page of the documentation, too, if the rows are those that are kept.
+
+        Args:
+            text: the tables, in Markdown.
+            page: its name in docs/; the place in it has the name of the rows' file.
+        """
+        print(text)
+        if self.rows and self.path.parent == HERE / "results":
+            render(HERE.parent / "docs" / page, {self.path.stem: text})

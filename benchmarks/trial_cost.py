@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from rows import Rows
-from tables import render, source, table
+from tables import source, table
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import zoo
@@ -112,17 +112,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ResNet-20 alone, few images and plans")
     parser.add_argument("--report", action="store_true", help="render the table of the rows that are there, and end")
-    parser.add_argument("--output", type=Path, help="JSON file; default benchmarks/results/trial_cost[_quick].json")
+    parser.add_argument(
+        "--output", type=Path, help="JSON file; default benchmarks/results/trial_cost.json (runs/trial_cost_quick.json)"
+    )
     given = parser.parse_args()
     quick = given.quick
-    path = given.output or HERE / "results" / f"trial_cost{'_quick' if quick else ''}.json"
-    rows = Rows(path, ("network",))
+    usual = Path("runs/trial_cost_quick.json") if quick else HERE / "results" / "trial_cost.json"
+    rows = Rows(given.output or usual, ("network",))
     for name in [] if given.report else list(NETWORKS)[: 2 if quick else None]:
         rows.once({"network": name}, lambda name=name: measure(NETWORKS[name](), *((256, 3) if quick else (1024, 7))))
-    text = report(rows.rows)
-    print(text)
-    if not quick and rows.rows:
-        render(HERE.parent / "docs" / "criteria.md", {"trial_cost": text})
+    rows.publish(report(rows.rows), "criteria.md")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tfqprune.budget import Budget
 from tfqprune.errors import DataError
 from tfqprune.fitting import Fit, Fitter, names_of
 from tfqprune.plan import PruningPlan
-from tfqprune.recovery.training import choose_loss, clip_latent, cosine, default_metrics, fresh_optimizer, prepare
+from tfqprune.recovery.training import choose_loss, fit_anew, prepare
 
 
 @register_allocator("holistic")
@@ -96,14 +96,14 @@ class HolisticAllocator(Allocator):
         pruning = HolisticPruning(
             model, self.budget, scores=fitter.scores, share=self._share, start=self._start, **self._limits
         )
-        train, held_out = self._train, self._validation
+        held_out = self._validation
         if held_out is not None:
-            held_out = prepare(model, held_out, self._batch_size, "validation", shuffle=False).dataset
-        loss = choose_loss(model, train, self._loss)
-        schedule = cosine(self._rate, train.steps, self._epochs)
-        pruning.compile(fresh_optimizer(self._optimizer, schedule), loss, default_metrics(loss))
-        clip_latent(pruning.network)
-        pruning.fit(train.dataset, epochs=self._epochs, validation_data=held_out, callbacks=self._callbacks, verbose=0)
+            held_out = prepare(model, held_out, self._batch_size, "validation", shuffle=False)
+        loss = choose_loss(model, self._train, self._loss)
+        fit_anew(
+            pruning, pruning.network, self._train, held_out, self._epochs, loss,
+            optimizer=self._optimizer, learning_rate=self._rate, callbacks=self._callbacks, verbose=0,
+        )  # fmt: skip
         self.pruning = pruning
         plan = pruning.plan()
         counts = {name: len(plan.removed.get(name, ())) for name in fitter.names}

@@ -116,8 +116,10 @@ def distill(
                 f"teacher {other!r} {theirs.shape[1:]}."
             )
     distiller.student = student
-    compiled = {"loss": chosen, "metrics": metrics, "optimizer": optimizer, "learning_rate": learning_rate}
-    return fit_anew(distiller, student, data, held_out, epochs, compiled, callbacks=list(callbacks), verbose=verbose)
+    return fit_anew(
+        distiller, student, data, held_out, epochs, chosen, metrics,
+        optimizer=optimizer, learning_rate=learning_rate, callbacks=list(callbacks), verbose=verbose,
+    )  # fmt: skip
 
 
 class Distiller(tf.keras.Model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,10 @@ def finetune(
     data = prepare(model, train, batch_size, "train")
     held_out = None if validation is None else prepare(model, validation, batch_size, "validation", shuffle=False)
     chosen = choose_loss(model, data, loss)
-    compiled = {"loss": chosen, "metrics": metrics, "optimizer": optimizer, "learning_rate": learning_rate}
-    return fit_anew(model, model, data, held_out, epochs, compiled, callbacks=list(callbacks), verbose=verbose)
+    return fit_anew(
+        model, model, data, held_out, epochs, chosen, metrics,
+        optimizer=optimizer, learning_rate=learning_rate, callbacks=list(callbacks), verbose=verbose,
+    )  # fmt: skip
 
 
 def fit_anew(
@@ -72,7 +74,11 @@ def fit_anew(
     data: TrainingData,
     held_out: TrainingData | None,
     epochs: int,
-    compiled: Mapping[str, Any],
+    loss: Any,
+    metrics: Sequence[Any] | None = None,
+    *,
+    optimizer: Any,
+    learning_rate: float,
     **options: Any,
 ) -> tf.keras.callbacks.History:
     """Compiles a model with a new optimiser on a cosine, clips latent weights, and trains.
@@ -83,13 +89,14 @@ def fit_anew(
         data: to train on.
         held_out: to validate on, or None.
         epochs: passes over the data.
-        compiled: ``loss``, ``metrics`` (or None), ``optimizer``, ``learning_rate``.
+        loss: a Keras loss.
+        metrics: Keras metrics; None: accuracy where the loss is a cross-entropy.
+        optimizer: see :func:`finetune`.
+        learning_rate: of the first step.
         **options: further arguments of ``fit``.
     """
-    loss, metrics = compiled["loss"], compiled["metrics"]
-    schedule = cosine(compiled["learning_rate"], data.steps, epochs)
     model.compile(
-        optimizer=fresh_optimizer(compiled["optimizer"], schedule),
+        optimizer=fresh_optimizer(optimizer, cosine(learning_rate, data.steps, epochs)),
         loss=loss,
         metrics=default_metrics(loss) if metrics is None else list(metrics),
     )
