@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", help="of the zoo; default resnet20 (resnet_digits for small images)")
     parser.add_argument("--width", type=float, default=1.0, help="factor on the network's channels, where it takes one")
     parser.add_argument("--limit", type=int, help="at most so many images in each part of the data; default: all")
-    parser.add_argument("--epochs", type=int, help="epochs of each baseline; default 50 (10)")
+    parser.add_argument("--epochs", type=int, help="epochs of each baseline; default 40 (10)")
     parser.add_argument("--finish", type=int, help="of these, the last ones in float32; default 5 (2)")
     parser.add_argument("--learning-rate", type=float, default=RATE)
     parser.add_argument("--batch-size", type=int, default=BATCH)
@@ -45,7 +45,7 @@ def fill_in(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """Fills in defaults that depend on ``--quick``, and refuses what makes no sense."""
     given.dataset = given.dataset or ("digits" if given.quick else "cifar10")
     given.network = given.network or _NETWORKS.get(given.dataset, "resnet20")
-    given.epochs = given.epochs or (10 if given.quick else 50)
+    given.epochs = given.epochs or (10 if given.quick else 40)
     given.finish = given.finish or _finish(given.quick)
     given.cache = given.cache or Path("runs/criteria_quick" if given.quick else "runs/criteria")
     if not 1 <= given.finish < given.epochs:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import shlex
 import sys
 import time
@@ -28,6 +27,7 @@ import numpy as np
 from baselines import add_arguments, baseline, fill_in, load_data
 from criteria_report import STAGES, report
 from nets import versions
+from rows import changing
 from training import CALIBRATION, accuracy, cut_and_trained
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
@@ -36,7 +36,6 @@ from tfqprune.criteria import FlipFrequencyCallback, criterion_names
 from tfqprune.criteria.flips import FlipFrequency
 from tfqprune.criteria.reconstruction import Reconstruction
 from tfqprune.evaluation import CALIBRATION_BATCH
-from tfqprune.files import write_json
 from tfqprune.plan import PruningPlan, plan_from_ratios
 from tfqprune.scoring import choose_criterion, run_criterion
 
@@ -66,22 +65,19 @@ def arguments() -> argparse.Namespace:
 
 
 class Results:
-    """Numbers by key, on disk after each one."""
+    """Numbers by key, on disk after each one; several processes may share the file."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            self.content = json.loads(path.read_text(encoding="utf-8"))
+        empty = {"settings": settings, "baselines": {}, "commands": [], "versions": {}, "rows": []}
+        with changing(path, empty) as self.content:
             if self.content["settings"] != settings:
                 raise SystemExit(
                     f"{path} holds results of other settings:\n{self.content['settings']}\ninstead of\n{settings}\n"
                     "Choose another --output, or remove the file."
                 )
-            print(f"going on with {len(self.content['rows'])} results in {path}")
-        else:
-            self.content = {"settings": settings, "baselines": {}, "commands": [], "versions": {}, "rows": []}
         self.done = {self.key(row) for row in self.content["rows"]}
+        print(f"{len(self.done)} results in {path} so far")
 
     @staticmethod
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -93,26 +89,22 @@ class Results:
         Raises:
             SystemExit: the rows that are there are of another baseline.
         """
-        known = self.content["baselines"].get(precision, base)
-        off = abs(known["accuracy"] - base["accuracy"])  # threads add in another order: a sample may flip
-        if off > 1e-3 or {**known, "accuracy": 0} != {**base, "accuracy": 0}:
-            raise SystemExit(
-                f"{self.path} holds results of another baseline for {precision}:\n{known}\ninstead of\n{base}\n"
-                "Choose another --output, or remove the file."
-            )
-        self.content["baselines"].setdefault(precision, base)
-        command = shlex.join(["python", *sys.argv])
-        self.content["commands"] = sorted({*self.content["commands"], command})
-        self.content["versions"] = versions()
-        self.save()
+        with changing(self.path, None) as self.content:
+            known = self.content["baselines"].setdefault(precision, base)
+            off = abs(known["accuracy"] - base["accuracy"])  # threads add in another order: a sample may flip
+            if off > 1e-3 or {**known, "accuracy": 0} != {**base, "accuracy": 0}:
+                raise SystemExit(
+                    f"{self.path} holds results of another baseline for {precision}:\n{known}\ninstead of\n{base}\n"
+                    "Choose another --output, or remove the file."
+                )
+            command = shlex.join(["python", *sys.argv])
+            self.content["commands"] = sorted({*self.content["commands"], command})
+            self.content["versions"] = versions()
 
     def add(self, row: dict[str, Any]) -> None:
-        self.content["rows"].append(row)
+        with changing(self.path, None) as self.content:
+            self.content["rows"].append(row)
         self.done.add(self.key(row))
-        self.save()
-
-    def save(self) -> None:
-        write_json(self.path, self.content)
 
 
 # -- cuts ---------------------------------------------------------------------------------------------------------

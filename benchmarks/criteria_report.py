@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from pictures import save
-from tables import render, table
+from tables import commands, render, table
 
 STAGES = {"cut": "cut", "batch_norms": "batch norms re-estimated", "finetuned": "fine-tuned, 1 epoch"}
 #: precision, scope, ratio -> stage -> criterion -> accuracies of the seeds, in percent
@@ -78,10 +78,9 @@ def tables(content: dict[str, Any]) -> str:
             f"**{_name(setting)}** (before the cut {100 * base['accuracy']:.1f} % after {base['epochs']} epochs):\n\n"
             + table(["criterion", *(f"{title}, %" for title in STAGES.values()), "seeds"], rows)
         )
-    commands = " and ".join(f"`{command}`" for command in content["commands"])
     used = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     settings = content["settings"]
-    parts.append(f"Measured by {commands}: {settings['dataset']}, {settings['split']} split ({used}).")
+    parts.append(f"Measured by {commands(content)}: {settings['dataset']}, {settings['split']} split ({used}).")
     return "\n\n".join(parts)
 
 

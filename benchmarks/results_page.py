@@ -20,7 +20,7 @@ import grid
 import magnitude
 import published
 from search_report import final_table, search_table
-from tables import render, source
+from tables import commands, render, source
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -76,7 +76,7 @@ def from_search() -> str | None:
             parts = [f"**{content['options']['dataset']}, {name}**", search_table(found, content["options"]["trials"])]
             if found.get("final"):
                 parts += ["After three epochs of fine-tuning:", final_table(found)]
-            return "\n\n".join([*parts, f"Measured by `{content['command']}`."])
+            return "\n\n".join([*parts, f"Measured by {commands(content)}."])
     return None
 
 

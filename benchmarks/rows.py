@@ -1,12 +1,18 @@
-"""Rows of results by key, on disk after each one: a benchmark that was stopped goes on where it was."""
+"""Rows of results by key, on disk after each one: a benchmark that was stopped goes on where it was.
+
+Several processes may fill one file, each with rows of its own.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +22,25 @@ from tables import render
 from tfqprune.files import write_json
 
 HERE = Path(__file__).parent
+
+
+@contextlib.contextmanager
+def changing(path: Path, empty: Any) -> Iterator[Any]:
+    """The content of a JSON file, written back when the block ends; processes that change it wait for each other.
+
+    Args:
+        path: of the file.
+        empty: its content where it is not there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)  # locked in place of the file: no lock stays behind
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty
+        yield content
+        write_json(path, content)
+    finally:
+        os.close(folder)
 
 
 class Rows:
@@ -42,8 +67,8 @@ class Rows:
             return known
         began = time.perf_counter()
         row = {**key, **make(), "seconds": round(time.perf_counter() - began, 1)}
-        self.rows.append({**row, "command": shlex.join(["python", *sys.argv]), "versions": versions()})
-        write_json(self.path, self.rows)
+        with changing(self.path, []) as self.rows:
+            self.rows.append({**row, "command": shlex.join(["python", *sys.argv]), "versions": versions()})
         print({name: value for name, value in row.items() if name not in ("dataset", "limit")}, flush=True)
         return self.rows[-1]
 

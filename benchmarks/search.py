@@ -29,6 +29,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from baselines import add_arguments, baseline, fill_in, folder_of, load_data
 from nets import versions
+from rows import changing
 from search_report import report
 from searchers import SEARCHERS, Counts
 from training import accuracy, cut_and_trained
@@ -38,7 +39,6 @@ from tfqprune import data
 from tfqprune.allocation.curves import LADDER, SensitivityCurves, measure
 from tfqprune.allocation.identity import model_digest, scores_digest
 from tfqprune.evaluation import PlanEvaluator
-from tfqprune.files import write_json
 from tfqprune.fitting import Fitter
 from tfqprune.pipeline.environment import processor
 from tfqprune.scoring import choose_criterion, run_criterion
@@ -304,15 +304,21 @@ def main() -> None:
                 f"{path} holds results of other options:\n{content['options']}\ninstead of\n{options}\n"
                 "Choose another --output, or remove the file."
             )
-    given.output.mkdir(parents=True, exist_ok=True)
 
     def save() -> None:
-        content.update(
-            command=" ".join(["python", "benchmarks/search.py", *sys.argv[1:]]),
-            versions=versions(PACKAGES),
-            processor=processor(),
-        )
-        write_json(path, content)
+        with changing(path, content) as stored:  # another process may be at another setting
+            for part in ("settings", "fidelity"):
+                if name in content.get(part, {}):
+                    stored.setdefault(part, {})[name] = content[part][name]
+            stored.update(
+                options=content["options"],
+                commands=sorted(
+                    {*stored.get("commands", []), " ".join(["python", "benchmarks/search.py", *sys.argv[1:]])}
+                ),
+                versions=versions(PACKAGES),
+                processor=processor(),
+            )
+        content.update(stored)
 
     for name in given.settings:
         setting = Setting(given, name, splits)

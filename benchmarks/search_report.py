@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from pictures import save
-from tables import render, table
+from tables import commands, render, table
 
 HERE = Path(__file__).parent
 COLOURS = {"random": "tab:gray", "stock": "tab:orange", "tpe": "tab:green", "ours": "tab:blue"}
@@ -123,7 +123,7 @@ def tables(content: dict[str, Any]) -> str:
     if content.get("fidelity"):
         parts.append(f"How cheaper trials rank plans:\n\n{fidelity_table(content['fidelity'])}")
     used = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    parts.append(f"Measured by `{content['command']}` on {content['processor']} ({used}).")
+    parts.append(f"Measured by {commands(content)} on {content['processor']} ({used}).")
     return "\n\n".join(parts)
 
 

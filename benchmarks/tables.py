@@ -17,9 +17,14 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 def source(entries: Iterable[Mapping[str, Any]]) -> str:
     """The commands that measured these entries, and with what."""
     entries = list(entries)
-    commands = sorted({f"`{entry['command']}`" + _seed(entry) for entry in entries})
+    used = sorted({f"`{entry['command']}`" + _seed(entry) for entry in entries})
     found = {f"{name} {version}" for entry in entries for name, version in entry["versions"].items()}
-    return f"Measured by {' and '.join(commands)} ({', '.join(sorted(found))})."
+    return f"Measured by {' and '.join(used)} ({', '.join(sorted(found))})."
+
+
+def commands(content: Mapping[str, Any]) -> str:
+    """The commands that one file of results came from."""
+    return " and ".join(f"`{command}`" for command in content["commands"])
 
 
 def _seed(entry: Mapping[str, Any]) -> str:

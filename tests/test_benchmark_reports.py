@@ -6,8 +6,10 @@ import io
 import json
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -118,3 +120,17 @@ def test_the_page_of_results_is_rendered_from_the_results() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "results_page.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_writers_of_one_file_wait_for_each_other(load_benchmark: Load, tmp_path: Path) -> None:
+    changing = load_benchmark("rows").changing
+
+    def add(number: int) -> None:
+        with changing(tmp_path / "new" / "rows.json", []) as rows:
+            time.sleep(0.001)  # long enough for the others to read what is about to change
+            rows.append(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert sorted(json.loads((tmp_path / "new" / "rows.json").read_text(encoding="utf-8"))) == list(range(40))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["rows.json"]

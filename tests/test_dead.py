@@ -399,6 +399,10 @@ _KIND = "'reader' is no plain convolution or dense layer"
             lambda image, x: head(conv(1, use_bias=True)(K.Dropout(0.5, name="drop")(x, training=True))),
             0.7, "'drop' is always called as in training", id="dropout",
         ),
+        pytest.param(
+            lambda image, x: head(conv(1, use_bias=True)(K.Dropout(0.5, name="drop")(x, True))),
+            0.7, "'drop' is always called as in training", id="dropout, by position",
+        ),
     ],
 )  # fmt: skip
 def test_stays_with_its_reason(tail: Tail, value: float, reason: str) -> None:

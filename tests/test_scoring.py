@@ -204,6 +204,15 @@ class TestBadRequests:
         with pytest.raises(CriterionError, match=f"{name!r} needs data"):
             tq.score(network("float"), name)
 
+    def test_mode_of_a_call_may_stand_without_its_name(self) -> None:
+        """Criteria look at the model in inference mode, whatever the model asks its layers for."""
+        x, samples = K.Input((3,)), np.array([[1.0, 2, 3], [4, 5, 7]], "float32")
+        first, last = K.Dense(4), K.Dense(1)
+        outputs = [last(K.BatchNormalization()(first(x), *mode)) for mode in ((), (False,), (True,))]
+        plain, *others = [tq.score(tf.keras.Model(x, y), "mean_activation", samples) for y in outputs]
+        for scores in others:
+            np.testing.assert_array_equal(np.concatenate([*scores.values()]), np.concatenate([*plain.values()]))
+
     def test_nan_in_weights_names_the_layer(self) -> None:
         model = hidden(np.array([[1.0, np.nan]]))
         for criterion in ("latent_l1", "random"):

@@ -16,6 +16,7 @@ from tfqprune.criteria.forward import Consumer, Forward, consumers
 from tfqprune.errors import PlanError
 from tfqprune.layers import LayerRecord
 from tfqprune.layers.normalization import BatchNormHandler
+from tfqprune.layers.running import asked_training
 from tfqprune.models import is_graph_model, nodes
 from tfqprune.plan import PruningPlan, fingerprint
 from tfqprune.rebuild import values_of
@@ -216,7 +217,7 @@ class _Search:
                 continue
             if call.record.mixed is not None or precision.is_tensor_wide(getattr(call.layer, "input_quantizer", None)):
                 return f"{call.name!r} takes statistics over it and other channels"
-            training = call.node.call_kwargs.get("training")
+            training = asked_training(call)
             if isinstance(training, int) and training:
                 return f"{call.name!r} is always called as in training"
         return None

@@ -23,7 +23,7 @@ from tfqprune.criteria.filters import deployed_kernel, passes_on
 from tfqprune.errors import DataError
 from tfqprune.layers import LayerRecord
 from tfqprune.layers.convolution import ConvHandler, DenseHandler
-from tfqprune.layers.running import substitute
+from tfqprune.layers.running import inference, substitute
 from tfqprune.models import feed, is_graph_model, nodes
 
 #: roles by which a kernel reads channels
@@ -184,10 +184,7 @@ class Forward:
         if consumer is not None:
             outputs = consumer.multiply(self.tap(consumer, values[0], consumer.prepare(values[0])))
         else:
-            args, kwargs = substitute(node, values)
-            if getattr(layer, "_expects_training_arg", False):
-                kwargs["training"] = False
-            outputs = layer(*args, **kwargs)
+            outputs = inference(layer, *substitute(node, values))
         flat: list[tf.Tensor] = tf.nest.flatten(outputs)
         for output in flat:
             # One sum is enough to see NaN and infinity, and costs less than looking at every value.

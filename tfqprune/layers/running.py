@@ -21,6 +21,22 @@ def substitute(node: Any, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[
     return tuple(args), dict(kwargs)
 
 
+def asked_training(call: LayerCall) -> Any:
+    """The value of ``training`` that the model passes to this call, with its name or without; None: it passes none."""
+    spec, given = call.layer._call_spec, (call.node.call_args, call.node.call_kwargs)
+    if not spec.arg_was_passed("training", *given, inputs_in_args=True):
+        return None
+    return spec.get_arg_value("training", *given, inputs_in_args=True)
+
+
+def inference(layer: tf.keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The layer's outputs in inference mode, whatever mode its call in the model asks for."""
+    if getattr(layer, "_expects_training_arg", False):
+        # by Keras's own list of the arguments: in the model it may stand without its name
+        args, kwargs = layer._call_spec.set_arg_value("training", False, args, kwargs, inputs_in_args=True)
+    return layer(*args, **kwargs)
+
+
 def static_value(tensor: Any) -> np.ndarray | None:
     """The value of a shape tensor as far as it is known (a batch counts as 1), else None."""
     value = getattr(tensor, "_inferred_value", None)
@@ -44,6 +60,4 @@ def run(call: LayerCall, arrays: Sequence[np.ndarray], layer: tf.keras.layers.La
     layer = layer or call.layer
     tensors = [tf.cast(array, tensor.dtype) for array, tensor in zip(arrays, call.node.keras_inputs, strict=True)]
     args, kwargs = substitute(call.node, tensors)
-    if getattr(layer, "_expects_training_arg", False):
-        kwargs["training"] = False
-    return [np.asarray(output) for output in tf.nest.flatten(layer(*args, **kwargs))]
+    return [np.asarray(output) for output in tf.nest.flatten(inference(layer, args, kwargs))]
