@@ -8,18 +8,21 @@ For each network, scope (the groups inside a block; all groups), ratio, seed and
 cut, after the batch norms were re-estimated, and after one epoch of fine-tuning. A seed chooses the samples that are
 scored, the random scores, and the order of fine-tuning; the baseline is the same. The first two accuracies are taken on
 the evaluation twin, which computes what the slim model does at a fraction of the time (``trial_cost.py``); what is
-fine-tuned is the slim model. Every number is written as soon as it is known: the same command goes on where it was
-stopped. Baselines are kept in ``--cache``.
+fine-tuned is the slim model. Criteria that choose the same units share their accuracies. Every number is written as
+soon as it is known: the same command goes on where it was stopped, and two may share the work, one for each precision.
+Baselines are kept in ``--cache``.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
+import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +109,23 @@ class Results:
             self.content["rows"].append(row)
         self.done.add(self.key(row))
 
+    def missing(self, cell: tuple[Any, ...], stages: Collection[str]) -> list[str]:
+        """Of the stages that are asked for, those that a cell (a key without its stage) does not have yet."""
+        return [stage for stage in stages if (*cell, stage) not in self.done]
+
+    def same(self, row: dict[str, Any], stage: str) -> float | None:
+        """The accuracy that another criterion had with the same plan and seed."""
+        alike = {**{name: row[name] for name in ("precision", "seed", "plan")}, "stage": stage}
+        found = (one["accuracy"] for one in self.content["rows"] if alike.items() <= one.items())
+        return next(found, None)
+
 
 # -- cuts ---------------------------------------------------------------------------------------------------------
+
+
+def digest(plan: PruningPlan) -> str:
+    """A short name of what goes."""
+    return hashlib.sha256(json.dumps(plan.removed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def scopes(graph: tq.ChannelGraph) -> dict[str, list[str]]:
@@ -138,19 +156,26 @@ def scores_of(
 
 
 def judged(
-    given: argparse.Namespace, twin: tq.EvaluationTwin, plan: PruningPlan, splits: data.DataSplits, seed: int
+    given: argparse.Namespace,
+    twin: tq.EvaluationTwin,
+    plan: PruningPlan,
+    splits: data.DataSplits,
+    seed: int,
+    stages: Collection[str],
 ) -> Iterator[tuple[str, float]]:
-    """Accuracies of what a plan leaves, stage by stage."""
+    """Accuracies of what a plan leaves, at the stages that are asked for."""
     judge = splits.validation if given.split == "validation" else splits.test
     order = np.random.default_rng(seed).permutation(len(splits.train))[:CALIBRATION]
     calibration = splits.train.x[order]
     twin.set_plan(plan)
-    yield "cut", accuracy(twin, judge)
-    twin.re_estimate(
-        calibration[first : first + CALIBRATION_BATCH] for first in range(0, len(calibration), CALIBRATION_BATCH)
-    )
-    yield "batch_norms", accuracy(twin, judge)
-    if not given.no_finetuning:
+    if "cut" in stages:
+        yield "cut", accuracy(twin, judge)
+    if "batch_norms" in stages:
+        twin.re_estimate(
+            calibration[first : first + CALIBRATION_BATCH] for first in range(0, len(calibration), CALIBRATION_BATCH)
+        )
+        yield "batch_norms", accuracy(twin, judge)
+    if "finetuned" in stages:
         # Within bfloat16, for time; batch norms are brought back to float32's levels after.
         slim = cut_and_trained(given, twin.graph.model, plan, splits, 1, 0, seed, calibration)
         yield "finetuned", accuracy(slim, judge)
@@ -163,6 +188,7 @@ def main() -> None:
         for precision in given.precisions:
             baseline(given, precision, splits)
         return
+    stages = list(STAGES)[: 2 if given.no_finetuning else 3]
     names = given.criteria or [*criterion_names(), RESCALED]
     settings = {key: getattr(given, key) for key in ("dataset", "limit", "learning_rate", "batch_size")}
     suffix = "" if given.split == "validation" else "_test"
@@ -176,29 +202,26 @@ def main() -> None:
         graph = tq.ChannelGraph(model)
         twin = tq.EvaluationTwin(graph)
         for seed, name in itertools.product(range(given.seeds), names):
-            wanted = [
-                (scope, groups, ratio)
-                for (scope, groups), ratio in itertools.product(scopes(graph).items(), given.ratios)
-                if any(
-                    (precision, scope, ratio, seed, name, stage) not in results.done
-                    for stage in list(STAGES)[: 2 if given.no_finetuning else 3]
-                )
-            ]
+            wanted = {
+                (scope, ratio): missing
+                for scope, ratio in itertools.product(scopes(graph), given.ratios)
+                if (missing := results.missing((precision, scope, ratio, seed, name), stages))
+            }
             if not wanted:
                 continue
             began = time.monotonic()
             scores = scores_of(name, graph, splits.train, seed, flips)
             seconds = time.monotonic() - began
-            for scope, groups, ratio in wanted:
-                plan = plan_from_ratios(graph, dict.fromkeys(groups, ratio), scores, criterion=name)
-                for stage, value in judged(given, twin, plan, splits, seed):
-                    row = {
-                        "precision": precision, "scope": scope, "ratio": ratio, "seed": seed, "criterion": name,
-                        "stage": stage,
-                    }  # fmt: skip
-                    if results.key(row) in results.done:
-                        continue
-                    results.add({**row, "accuracy": value, "scoring_seconds": round(seconds, 3)})
+            for (scope, ratio), missing in wanted.items():
+                plan = plan_from_ratios(graph, dict.fromkeys(scopes(graph)[scope], ratio), scores, criterion=name)
+                row = {
+                    "precision": precision, "scope": scope, "ratio": ratio, "seed": seed, "criterion": name,
+                    "plan": digest(plan), "scoring_seconds": round(seconds, 3),
+                }  # fmt: skip
+                same = {stage: value for stage in missing if (value := results.same(row, stage)) is not None}
+                rest = judged(given, twin, plan, splits, seed, [stage for stage in missing if stage not in same])
+                for stage, value in itertools.chain(same.items(), rest):
+                    results.add({**row, "stage": stage, "accuracy": value})
                     print(f"{precision} {scope} {ratio} seed {seed} {name} {stage}: {value:.4f}", flush=True)
     report(results.content, given.output, f"criteria{suffix}")
 

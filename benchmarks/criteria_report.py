@@ -26,7 +26,7 @@ def values_of(content: dict[str, Any]) -> _Values:
     for row in content["rows"]:
         setting = (row["precision"], row["scope"], row["ratio"])
         found[setting][row["stage"]][row["criterion"]].append(100 * row["accuracy"])
-    return found
+    return {setting: found[setting] for setting in sorted(found, key=lambda key: (key[0], key[1] != "inner", key[2]))}
 
 
 def _name(setting: tuple[str, str, float]) -> str:
@@ -36,11 +36,13 @@ def _name(setting: tuple[str, str, float]) -> str:
     return f"{bits}, {groups}, ratio {ratio:g}"
 
 
-def _cell(found: list[float]) -> str:
-    """Mean and, of several seeds, standard deviation."""
-    if len(found) < 2:
-        return f"{found[0]:.1f}" if found else "-"
-    return f"{np.mean(found):.1f} ± {np.std(found, ddof=1):.1f}"
+def _cell(found: list[float], seeds: int) -> str:
+    """Mean and, of several seeds, standard deviation; how many there are, if not as many as the row says."""
+    if not found:
+        return "-"
+    spread = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
+    fewer = "" if len(found) == seeds else f" ({len(found)} of {seeds} seeds)"
+    return f"{np.mean(found):.1f}{spread}{fewer}"
 
 
 def lead_table(content: dict[str, Any]) -> str:
@@ -71,8 +73,9 @@ def tables(content: dict[str, Any]) -> str:
         base = content["baselines"][setting[0]]
         order = sorted(stages["batch_norms"], key=lambda name: -np.mean(stages["batch_norms"][name]))
         rows = [
-            [name, *(_cell(stages[stage].get(name, [])) for stage in STAGES), str(len(stages["batch_norms"][name]))]
+            [name, *(_cell(stages[stage].get(name, []), seeds) for stage in STAGES), str(seeds)]
             for name in order
+            for seeds in [len(stages["batch_norms"][name])]
         ]
         parts.append(
             f"**{_name(setting)}** (before the cut {100 * base['accuracy']:.1f} % after {base['epochs']} epochs):\n\n"
