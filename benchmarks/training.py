@@ -126,7 +126,10 @@ def _backup(folder: Path | None, name: str) -> list[tf.keras.callbacks.Callback]
     """Keeps the state after each epoch; that of the last one, too, for the next part of the training may fail."""
     if folder is None:
         return []
-    return [tf.keras.callbacks.BackupAndRestore(str(folder / name), delete_checkpoint=False)]
+    return [
+        tf.keras.callbacks.BackupAndRestore(str(folder / name), delete_checkpoint=False),
+        tf.keras.callbacks.CSVLogger(str(folder / f"{name}.csv"), append=True),
+    ]
 
 
 def cut_and_trained(
