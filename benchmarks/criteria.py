@@ -176,8 +176,7 @@ def judged(
         )
         yield "batch_norms", accuracy(twin, judge)
     if "finetuned" in stages:
-        # Within bfloat16, for time; batch norms are brought back to float32's levels after.
-        slim = cut_and_trained(given, twin.graph.model, plan, splits, 1, 0, seed, calibration)
+        slim = cut_and_trained(given, twin.graph.model, plan, splits, 1, seed, calibration)
         yield "finetuned", accuracy(slim, judge)
 
 

@@ -105,11 +105,11 @@ class Bench:
             return self.holistic(share, seed)
         plan = self.plan(method, share, seed)
         if method != "thin":
-            return cut_and_trained(given, self.model, plan, splits, given.training, 1, seed)
+            return cut_and_trained(given, self.model, plan, splits, given.training, seed)
         tf.keras.utils.set_random_seed(seed)
         model = tf.keras.models.clone_model(tq.prune(self.model, plan))
         epochs, folder = given.epochs + given.training, self.folder / f"thin_{share:g}_{seed}"
-        train(given, model, splits, epochs, given.finish, seed, given.learning_rate, folder, verbose=2)
+        train(given, model, splits, epochs, epochs, seed, given.learning_rate, folder, verbose=2)
         return model
 
     def plan(self, method: str, share: float, seed: int) -> Any:

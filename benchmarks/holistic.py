@@ -173,7 +173,7 @@ class Bench:
     def tuned(self, plan: tq.PruningPlan, share: float, seed: int) -> dict[str, Any]:
         """Cuts by a plan and fine-tunes; the same figures."""
         epochs = self.given.training
-        slim = cut_and_trained(self.given, self.model, plan, self.splits, epochs, epochs, seed)
+        slim = cut_and_trained(self.given, self.model, plan, self.splits, epochs, seed)
         return self.judged(slim, share)
 
     def method(self, name: str, share: float, seed: int) -> dict[str, Any]:

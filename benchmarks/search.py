@@ -275,7 +275,7 @@ def finished(setting: Setting, found: dict[str, Any], save: Any) -> None:
         if known is None:
             # the same seed, hence the same order of images, for all plans
             plan = setting.fitter.plan(counts)
-            slim = cut_and_trained(setting.given, setting.model, plan, setting.splits, FINAL_EPOCHS, 1, 0)
+            slim = cut_and_trained(setting.given, setting.model, plan, setting.splits, FINAL_EPOCHS, 0)
             known = {
                 "plan": key,
                 "validation": accuracy(slim, setting.splits.validation),
