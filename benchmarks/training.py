@@ -1,4 +1,4 @@
-"""How benchmarks train: batches, an epoch at half the time, what a plan leaves brought back, accuracy."""
+"""How benchmarks train: batches, a faster epoch, what a plan leaves brought back, accuracy."""
 
 from __future__ import annotations
 
