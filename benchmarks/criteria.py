@@ -19,8 +19,6 @@ import argparse
 import hashlib
 import itertools
 import json
-import shlex
-import sys
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -30,7 +28,7 @@ import numpy as np
 from baselines import add_arguments, baseline, fill_in, load_data
 from criteria_report import STAGES, report
 from nets import versions
-from rows import changing
+from rows import changing, command
 from training import CALIBRATION, accuracy, cut_and_trained
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
@@ -100,8 +98,7 @@ class Results:
                     f"{self.path} holds results of another baseline for {precision}:\n{known}\ninstead of\n{base}\n"
                     "Choose another --output, or remove the file."
                 )
-            command = shlex.join(["python", *sys.argv])
-            self.content["commands"] = sorted({*self.content["commands"], command})
+            self.content["commands"] = sorted({*self.content["commands"], command()})
             self.content["versions"] = versions()
 
     def add(self, row: dict[str, Any]) -> None:
@@ -164,6 +161,8 @@ def judged(
     stages: Collection[str],
 ) -> Iterator[tuple[str, float]]:
     """Accuracies of what a plan leaves, at the stages that are asked for."""
+    if not stages:
+        return
     judge = splits.validation if given.split == "validation" else splits.test
     order = np.random.default_rng(seed).permutation(len(splits.train))[:CALIBRATION]
     calibration = splits.train.x[order]

@@ -24,6 +24,11 @@ from tfqprune.files import write_json
 HERE = Path(__file__).parent
 
 
+def command() -> str:
+    """The command that this program was started with."""
+    return shlex.join(["python", *sys.argv])
+
+
 @contextlib.contextmanager
 def changing(path: Path, empty: Any) -> Iterator[Any]:
     """The content of a JSON file, written back when the block ends; processes that change it wait for each other.
@@ -68,7 +73,7 @@ class Rows:
         began = time.perf_counter()
         row = {**key, **make(), "seconds": round(time.perf_counter() - began, 1)}
         with changing(self.path, []) as self.rows:
-            self.rows.append({**row, "command": shlex.join(["python", *sys.argv]), "versions": versions()})
+            self.rows.append({**row, "command": command(), "versions": versions()})
         print({name: value for name, value in row.items() if name not in ("dataset", "limit")}, flush=True)
         return self.rows[-1]
 

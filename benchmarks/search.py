@@ -17,7 +17,6 @@ import argparse
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +28,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from baselines import add_arguments, baseline, fill_in, folder_of, load_data
 from nets import versions
-from rows import changing
+from rows import changing, command
 from search_report import report
 from searchers import SEARCHERS, Counts
 from training import accuracy, cut_and_trained
@@ -312,9 +311,7 @@ def main() -> None:
                     stored.setdefault(part, {})[name] = content[part][name]
             stored.update(
                 options=content["options"],
-                commands=sorted(
-                    {*stored.get("commands", []), " ".join(["python", "benchmarks/search.py", *sys.argv[1:]])}
-                ),
+                commands=sorted({*stored.get("commands", []), command()}),
                 versions=versions(PACKAGES),
                 processor=processor(),
             )
