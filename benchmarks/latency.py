@@ -15,12 +15,12 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from nets import PUBLISHED_SHARE, Net, build, versions
+from rows import command
 
 import tflite_export as te
 import tfqprune as tq
@@ -29,7 +29,6 @@ from tfqprune.errors import TfqpruneError
 
 HERE = Path(__file__).parent
 _Files = tuple[dict[str, Path], int]  # format -> file, and the MACs of the network
-COMMAND = " ".join(["python", "benchmarks/latency.py", *sys.argv[1:]])
 
 
 def files(net: Net, seed: int, folder: Path) -> tuple[dict[str, Path], int]:
@@ -73,7 +72,7 @@ def measure(made: list[_Files], net: Net, seed: int, rounds: int, seconds: float
     """All formats of one network, from its dense and pruned files."""
     (dense, dense_macs), (pruned, pruned_macs) = made
     entry: dict[str, Any] = {
-        "command": COMMAND, "versions": versions(), "seed": seed, "net": net.name,
+        "command": command(), "versions": versions(), "seed": seed, "net": net.name,
         "precision": net.label.split()[1], "rounds": rounds, "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0], "macs": [dense_macs, pruned_macs],
         "macs_ratio": round(pruned_macs / dense_macs, 4), "formats": {},

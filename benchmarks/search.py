@@ -37,10 +37,13 @@ import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import data
 from tfqprune.allocation.curves import LADDER, SensitivityCurves, measure
 from tfqprune.allocation.identity import model_digest, scores_digest
+from tfqprune.data.batching import AHEAD, untuned
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.fitting import Fitter
 from tfqprune.pipeline.environment import processor
 from tfqprune.scoring import choose_criterion, run_criterion
+
+import tensorflow as tf  # isort: skip
 
 HERE = Path(__file__).parent
 SETTINGS = ("2:0.5", "2:0.3", "binary:0.5")
@@ -232,16 +235,17 @@ def fidelity(setting: Setting, plans: int) -> dict[str, Any]:
     chosen = [setting.fitter.removed(setting.fitter.project(own).counts) for own in preferences]
     sizes = sorted({min(size, len(validation)) for size in (1250, 2500, len(validation))})
     calibrations = sorted({min(size, len(setting.splits.train)) for size in (512, 1024, 2048, 4096)})
+    batches = untuned(tf.data.Dataset.from_tensor_slices(validation.x).batch(500).prefetch(AHEAD))
     right, seconds = {}, {}
     for calibration in calibrations:
         evaluator = PlanEvaluator(setting.fitter.graph, None, setting.splits.train, calibration_samples=calibration)
-        evaluator.model({}).predict(validation.x[:500], 500, verbose=0)  # traced before the clock runs
+        evaluator.model({}).predict(batches.take(1), verbose=0)  # traced before the clock runs
         marks, answers = [], []
         for removed in chosen:
             marks.append([time.perf_counter()])
             model = evaluator.model(removed)
             marks[-1].append(time.perf_counter())
-            answers.append(model.predict(validation.x, 500, verbose=0).argmax(axis=-1) == validation.y)
+            answers.append(model.predict(batches, verbose=0).argmax(axis=-1) == validation.y)
             marks[-1].append(time.perf_counter())
         right[calibration] = np.array(answers)
         seconds[calibration] = np.median(np.diff(marks), axis=0).tolist()
@@ -306,9 +310,9 @@ def main() -> None:
 
     def save() -> None:
         with changing(path, content) as stored:  # another process may be at another setting
-            for part in ("settings", "fidelity"):
-                if name in content.get(part, {}):
-                    stored.setdefault(part, {})[name] = content[part][name]
+            # only what this run changes: the rest may be older than what is stored
+            part = "fidelity" if given.fidelity else "settings"
+            stored.setdefault(part, {})[name] = content[part][name]
             stored.update(
                 options=content["options"],
                 commands=sorted({*stored.get("commands", []), command()}),

@@ -19,7 +19,6 @@ import contextlib
 import functools
 import io
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from nets import PUBLISHED_SHARE, Net, build, versions
+from rows import command
 
 import tflite_export as te
 import tfqprune as tq
@@ -38,7 +38,6 @@ HERE = Path(__file__).parent
 # What arXiv 2002.00523 gives for its pruned networks, in MB as printed there.
 PUBLISHED = {"binary": 2.47, "k=2": 4.36}
 _SAMPLES = {"resnet18": 8}
-COMMAND = " ".join(["python", "benchmarks/size.py", *sys.argv[1:]])
 
 
 def all_nets(quick: bool, names: list[str] | None, precisions: list[str] | None) -> list[Net]:
@@ -163,7 +162,7 @@ def measure(net: Net, seed: int, formats: list[str] | None) -> dict[str, Any]:
         if "bytes" in row:
             row["ratio"] = round(row["bytes"] / floor, 4)
     return {
-        "command": COMMAND, "versions": versions(), "seed": seed,
+        "command": command(), "versions": versions(), "seed": seed,
         "net": net.name, "precision": net.label.split()[1], "pruned": net.pruned, "samples": net.samples,
         "params": int(cost.params), "macs": int(cost.macs), "memory": float(cost.memory), "floor_bytes": floor,
         "files": files,

@@ -12,6 +12,7 @@ import numpy as np
 from tfqprune import data
 
 import tensorflow as tf  # isort: skip
+from tfqprune.data.batching import AHEAD, untuned
 from tfqprune.plan import PruningPlan
 
 # Now, not when the last epochs begin: a checkout may change while a training runs for hours.
@@ -27,8 +28,8 @@ def batches(given: argparse.Namespace, part: data.Split, seed: int) -> tf.data.D
     dataset = tf.data.Dataset.from_tensor_slices((part.x, part.y)).shuffle(len(part), seed=seed)
     dataset = dataset.batch(given.batch_size, drop_remainder=len(part) > given.batch_size)
     if given.dataset != "digits":
-        dataset = dataset.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+        dataset = dataset.map(augment, num_parallel_calls=2)
+    return untuned(dataset.prefetch(AHEAD))
 
 
 def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -105,7 +106,8 @@ def train(
     schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, steps * epochs)
     held_out = None  # looked at where someone reads along
     if verbose:
-        held_out = tf.data.Dataset.from_tensor_slices((splits.validation.x, splits.validation.y)).batch(500)
+        held_out = tf.data.Dataset.from_tensor_slices((splits.validation.x, splits.validation.y))
+        held_out = untuned(held_out.batch(500).prefetch(AHEAD))
     tf.keras.utils.set_random_seed(seed)
     if first:
         coarse = coarse_copy(model)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tfqprune.data.batching import AHEAD, untuned
 from tfqprune.errors import DataError
 
 
@@ -63,8 +65,9 @@ def augmented(
 
     order = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
     noise = tf.data.Dataset.random(seed=seed + 1, rerandomize_each_iteration=True).batch(2)
-    batches = tf.data.Dataset.zip((order, noise)).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.apply(tf.data.experimental.assert_cardinality(-(-len(x) // batch_size))).prefetch(tf.data.AUTOTUNE)
+    batches = tf.data.Dataset.zip((order, noise)).map(batch, num_parallel_calls=os.cpu_count() or 1)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(-(-len(x) // batch_size)))
+    return untuned(batches.prefetch(AHEAD))
 
 
 def _crop_and_flip(images: Any, noise: Any, pad: int, flip: bool) -> Any:
