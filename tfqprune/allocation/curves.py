@@ -40,6 +40,10 @@ class SensitivityCurves:
     ratios: dict[str, list[float]] = field(default_factory=dict)
     values: dict[str, list[float]] = field(default_factory=dict)
 
+    def changed(self, identity: Mapping[str, Any]) -> list[str]:
+        """What of an identity is another one here: names of its entries."""
+        return [name for name, value in identity.items() if self.identity.get(name) != value]
+
     def losses(self, group: str) -> tuple[np.ndarray, np.ndarray]:
         """Ratios from 0 on, and the loss that is reached at or before each: it never falls."""
         assert self.baseline is not None  # complete curves have one

@@ -113,8 +113,7 @@ class SensitivityAllocator(Allocator):
         curves = SensitivityCurves(identity)
         if self._path is not None and Path(self._path).exists():
             curves = SensitivityCurves.load(self._path)
-            changed = [key for key, value in identity.items() if curves.identity.get(key) != value]
-            if changed:
+            if changed := curves.changed(identity):
                 raise OutputError(
                     f"Expected what the curves in {os.fspath(self._path)!r} were begun with. Received: "
                     f"{', '.join(changed)} changed. Choose another path, or remove the file."

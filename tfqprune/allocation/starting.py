@@ -89,11 +89,10 @@ def measured_curves(
             raise EvaluationError(f"Expected an objective among {', '.join(results)}. Received: {metric!r}.")
         return results[metric] if larger_is_better else -results[metric]
 
-    identity = {"model": model_digest(fitter.graph), "scores": scores_digest(fitter.scores)}
-    curves = SensitivityCurves({**identity, "metric": metric, "ladder": list(LADDER)})
-    if path.exists():
-        known = SensitivityCurves.load(path)
-        curves = known if known.identity == curves.identity else curves
+    known = {"model": model_digest(fitter.graph), "scores": scores_digest(fitter.scores)}
+    curves = SensitivityCurves({**known, "metric": metric, "ladder": list(LADDER)})
+    if path.exists() and not (kept := SensitivityCurves.load(path)).changed(curves.identity):
+        curves = kept
     return measure(curves, fitter, evaluate, LADDER, path)
 
 
