@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--calibration", type=int, default=1024, help="training images for the batch norms")
     parser.add_argument("--images", type=int, default=2500, help="validation images of a trial")
     parser.add_argument("--fidelity", type=int, metavar="PLANS", help="rank random plans by fewer images and by all")
-    parser.add_argument("--final", action="store_true", help="fine-tune the best plans of the first setting, and test")
+    parser.add_argument("--final", action="store_true", help="fine-tune the best plans of --methods, first setting, and test")
     parser.add_argument("--work", type=Path, help="folder of evaluations; default runs/search[_quick]")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder of the results")
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs", help="folder of the plot and the tables")
@@ -265,16 +265,16 @@ def fidelity(setting: Setting, plans: int) -> dict[str, Any]:
 
 def finished(setting: Setting, found: dict[str, Any], save: Any) -> None:
     """Fine-tunes each method's best plans and takes their accuracy on the test set, once for each plan."""
-    results = found.setdefault("final", {})
+    found.setdefault("final", {})
     candidates = {(name, 0): found[name]["plan"] for name in ("uniform", "sensitivity")}
-    for method, runs in found["searches"].items():
-        candidates |= {(method, run["seed"]): run["best"] for run in runs}
+    for method in setting.given.methods:
+        candidates |= {(method, run["seed"]): run["best"] for run in found["searches"].get(method, ())}
     # All methods of a seed before the next seed: a run that is stopped can be read.
     for (method, seed), counts in sorted(candidates.items(), key=lambda entry: entry[0][1]):
         key = " ".join(str(counts[name]) for name in setting.fitter.names)
-        if f"{method} {seed}" in results:
+        if f"{method} {seed}" in found["final"]:
             continue
-        known = next((own for own in results.values() if own["plan"] == key), None)
+        known = next((own for own in found["final"].values() if own["plan"] == key), None)
         if known is None:
             # the same seed, hence the same order of images, for all plans
             plan = setting.fitter.plan(counts)
@@ -284,7 +284,7 @@ def finished(setting: Setting, found: dict[str, Any], save: Any) -> None:
                 "validation": accuracy(slim, setting.splits.validation),
                 "test": accuracy(slim, setting.splits.test),
             }
-        results[f"{method} {seed}"] = known
+        found["final"][f"{method} {seed}"] = known
         save()
         print(f"{setting.name} {method} seed {seed}: test {known['test']:.4f} after fine-tuning", flush=True)
 
@@ -312,7 +312,10 @@ def main() -> None:
         with changing(path, content) as stored:  # another process may be at another setting
             # only what this run changes: the rest may be older than what is stored
             part = "fidelity" if given.fidelity else "settings"
-            stored.setdefault(part, {})[name] = content[part][name]
+            own = content[part][name]
+            if given.final:
+                own["final"] = {**stored[part][name].get("final", {}), **own["final"]}
+            stored.setdefault(part, {})[name] = own
             stored.update(
                 options=content["options"],
                 commands=sorted({*stored.get("commands", []), command()}),
