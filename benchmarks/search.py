@@ -62,7 +62,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--calibration", type=int, default=1024, help="training images for the batch norms")
     parser.add_argument("--images", type=int, default=2500, help="validation images of a trial")
     parser.add_argument("--fidelity", type=int, metavar="PLANS", help="rank random plans by fewer images and by all")
-    parser.add_argument("--final", action="store_true", help="fine-tune the best plans of --methods, first setting, and test")
+    parser.add_argument(
+        "--final", action="store_true", help="fine-tune the best plans of --methods, first setting, and test"
+    )
     parser.add_argument("--work", type=Path, help="folder of evaluations; default runs/search[_quick]")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder of the results")
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs", help="folder of the plot and the tables")

@@ -37,6 +37,12 @@ def trials_to_reach(runs: list[dict[str, Any]], stock: list[dict[str, Any]]) -> 
     ]
 
 
+def _spread(values: Any) -> str:
+    """Mean and, of several, standard deviation, in percent."""
+    values = np.asarray(values)
+    return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
+
+
 def search_table(found: dict[str, Any], trials: int) -> str:
     """One setting: a row for each method."""
     looks = [number for number in (10, 20, 30, 60, 100) if number <= trials]
@@ -59,8 +65,8 @@ def search_table(found: dict[str, Any], trials: int) -> str:
         last = np.mean([run["suggesting"][-1] for run in runs], axis=0)
         rows.append(
             [
-                f"{name} ({len(runs)} seeds)",
-                *(f"{best[:, number - 1].mean():.2f} ± {best[:, number - 1].std():.2f}" for number in looks),
+                f"{name} ({len(runs)} {'seed' if len(runs) == 1 else 'seeds'})",
+                *(_spread(best[:, number - 1]) for number in looks),
                 f"{100 * np.mean([run['all'] for run in runs]):.2f}",
                 f"{seconds[0]:.3f} ({seconds[1]:.3f})",
                 f"{last[0]:.3f} ({last[1]:.3f})",
@@ -77,10 +83,7 @@ def final_table(found: dict[str, Any]) -> str:
         by_method.setdefault(key.split()[0], []).append(result)
     rows = []
     for name, results in by_method.items():
-        cells = [
-            f"{100 * np.mean(values):.2f} ± {100 * np.std(values):.2f}"
-            for values in ([result[split] for result in results] for split in ("validation", "test"))
-        ]
+        cells = [_spread([100 * result[split] for result in results]) for split in ("validation", "test")]
         rows.append([f"{name} ({len(results)} plans)" if len(results) > 1 else name, *cells])
     return table(["method", "validation, %", "test, %"], rows)
 
