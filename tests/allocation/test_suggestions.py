@@ -15,7 +15,7 @@ import tfqprune as tq
 from tfqprune import zoo
 from tfqprune.allocation.oracle import PREFIX, BudgetOracle, ratios_of
 from tfqprune.allocation.space import RatioSpace
-from tfqprune.allocation.surrogate import Surrogate, _last_fit, expected_improvement, tamed
+from tfqprune.allocation.surrogate import Surrogate, _briefly, _last_fit, expected_improvement, tamed
 from tfqprune.errors import PlanError
 from tfqprune.fitting import Fitter
 
@@ -105,6 +105,21 @@ def test_surrogate_sees_which_dimension_matters() -> None:
     grid = np.tile([0.5, 0.0, 0.5], (101, 1))
     grid[:, 1] = np.linspace(0, 1, 101)
     np.testing.assert_allclose(process.predict(grid), np.sin(5 * grid[:, 1]), atol=0.05)
+
+
+# Where a likelihood falls with slope a, a normal prior of deviation 1 around the start holds it at start - a.
+# The last one, the noise, has no prior and runs into its bound.
+def test_prior_of_the_kernel_by_hand() -> None:
+    slopes = np.array([0.5, -0.25, 0.1])
+    found, _ = _briefly(lambda theta: (float(slopes @ theta), slopes), np.zeros(3), np.array([[-2.0, 2.0]] * 3))
+    np.testing.assert_allclose(found, [-0.5, 0.25, -2.0], atol=1e-5)
+
+
+# Middle of the length scales: 0.3 times the square root of the dimensions.
+@pytest.mark.parametrize(("dimensions", "middle"), [(4, 0.6), (9, 0.9), (16, 1.2)])
+def test_prior_grows_with_distances(dimensions: int, middle: float) -> None:
+    kernel = Surrogate(dimensions).regressor().kernel
+    np.testing.assert_allclose(kernel.k1.k2.length_scale, [middle] * dimensions)
 
 
 def test_tamed_by_hand() -> None:

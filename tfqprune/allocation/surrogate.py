@@ -44,7 +44,7 @@ class Surrogate:
     the number of dimensions, as distances do (Hvarfner, Hellsten, Nardi, "Vanilla Bayesian Optimization Performs Great
     in High Dimensions", arXiv 2402.02229; their log-normal has a deviation of 1.7, ours of 1).
 
-    Parameters of the kernel depend on the points alone, not on what was fitted before, so that a resumed search suggests
+    The kernel's parameters depend on the points alone, not on what was fitted before, so that a resumed search suggests
     what an uninterrupted one would have.
 
     Args:
