@@ -15,7 +15,7 @@ import tfqprune as tq
 from tfqprune import zoo
 from tfqprune.allocation.oracle import PREFIX, BudgetOracle, ratios_of
 from tfqprune.allocation.space import RatioSpace
-from tfqprune.allocation.surrogate import Surrogate, _briefly, _last_fit, expected_improvement, tamed
+from tfqprune.allocation.surrogate import Surrogate, _briefly, _last_fit, expected_improvement, tamed, warped
 from tfqprune.errors import PlanError
 from tfqprune.fitting import Fitter
 
@@ -100,7 +100,7 @@ def test_surrogate_sees_which_dimension_matters() -> None:
     rng = np.random.default_rng(0)
     points = rng.random((40, 3))
     process = Surrogate(3).fit(points, np.sin(5 * points[:, 1]))
-    scales = process.kernel_.k1.k2.length_scale
+    scales = process[-1].kernel_.k1.k2.length_scale
     assert scales[1] < 0.2 * min(scales[0], scales[2])
     grid = np.tile([0.5, 0.0, 0.5], (101, 1))
     grid[:, 1] = np.linspace(0, 1, 101)
@@ -118,8 +118,13 @@ def test_prior_of_the_kernel_by_hand() -> None:
 # Middle of the length scales: 0.3 times the square root of the dimensions.
 @pytest.mark.parametrize(("dimensions", "middle"), [(4, 0.6), (9, 0.9), (16, 1.2)])
 def test_prior_grows_with_distances(dimensions: int, middle: float) -> None:
-    kernel = Surrogate(dimensions).regressor().kernel
+    kernel = Surrogate(dimensions).regressor()[-1].kernel
     np.testing.assert_allclose(kernel.k1.k2.length_scale, [middle] * dimensions)
+
+
+# 1.05 / 0.05 = 21: all that stays is 0, nothing is 1; where sqrt(1.05 * 0.05) - 0.05 = 0.17913 stay, it is half way.
+def test_warped_by_hand() -> None:
+    np.testing.assert_allclose(warped(np.array([0.0, 1 - 0.17913, 1.0])), [0.0, 0.5, 1.0], atol=1e-4)
 
 
 def test_tamed_by_hand() -> None:

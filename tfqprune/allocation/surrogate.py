@@ -12,8 +12,11 @@ import scipy.stats
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 _ITERATIONS = 30  # of a fit of the kernel: it has one length scale a dimension
+_FLOOR = 0.05  # of the share that stays, where its logarithm is taken: no group goes altogether
 _SCALE = 0.3  # middle of the prior of length scales, over the square root of the dimensions; the cube has edges of 1
 #: the kernel is fitted anew whenever the number of points has grown by this share, at least by 3
 _GROWTH = 0.15
@@ -55,30 +58,43 @@ class Surrogate:
         self.dimensions = dimensions
         self._fitted: tuple[int, Kernel] | None = None
 
-    def regressor(self) -> GaussianProcessRegressor:
+    def regressor(self) -> Pipeline:
         """An unfitted process with the kernel's starting values."""
         scales = np.full(self.dimensions, _SCALE * np.sqrt(self.dimensions))
         kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(scales, (0.05, 50.0), nu=2.5) + WhiteKernel(
             0.05, (1e-4, 1.0)
         )
-        return GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=_briefly, normalize_y=True)
+        return _process(kernel, _briefly)
 
-    def fit(self, points: np.ndarray, values: np.ndarray) -> GaussianProcessRegressor:
+    def fit(self, points: np.ndarray, values: np.ndarray) -> Pipeline:
         """The process given points [n, dimensions] and their values [n]."""
         size = _last_fit(len(points))
         if self._fitted is None or self._fitted[0] != size:
             with warnings.catch_warnings():
                 # A length scale at its upper bound means a dimension that does not matter: no news for the user.
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                self._fitted = (size, self.regressor().fit(points[:size], values[:size]).kernel_)
+                self._fitted = (size, self.regressor().fit(points[:size], values[:size])[-1].kernel_)
         return self.condition(points, values)
 
-    def condition(self, points: np.ndarray, values: np.ndarray) -> GaussianProcessRegressor:
+    def condition(self, points: np.ndarray, values: np.ndarray) -> Pipeline:
         """The process given these points, with the kernel as it was last fitted."""
         assert self._fitted is not None  # fit() comes first
-        return GaussianProcessRegressor(self._fitted[1], alpha=1e-8, optimizer=None, normalize_y=True).fit(
-            points, values
-        )
+        return _process(self._fitted[1], None).fit(points, values)
+
+
+def warped(ratios: np.ndarray) -> np.ndarray:
+    """Ratios as the process sees them: the logarithm of what stays, from 0 (all) to 1 (nothing).
+
+    The last units of a group matter far more than the first: half of what is left is about as much at every size.
+    """
+    stays = np.clip(1 - np.asarray(ratios, float), 0, 1)
+    worn: np.ndarray = np.log((1 + _FLOOR) / (stays + _FLOOR)) / np.log((1 + _FLOOR) / _FLOOR)
+    return worn
+
+
+def _process(kernel: Kernel, optimizer: Callable[..., Any] | None) -> Pipeline:
+    process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=optimizer, normalize_y=True)
+    return make_pipeline(FunctionTransformer(warped), process)
 
 
 def tamed(values: np.ndarray) -> np.ndarray:
@@ -98,7 +114,7 @@ def _last_fit(count: int) -> int:
     return min(size, count)
 
 
-def expected_improvement(process: GaussianProcessRegressor, points: np.ndarray, best: float) -> np.ndarray:
+def expected_improvement(process: Pipeline, points: np.ndarray, best: float) -> np.ndarray:
     """Expected improvement over ``best`` at points [n, dimensions], [n]."""
     mean, deviation = process.predict(points, return_std=True)
     deviation = np.maximum(deviation, 1e-9)
@@ -108,7 +124,7 @@ def expected_improvement(process: GaussianProcessRegressor, points: np.ndarray, 
 
 
 def propose(
-    process: GaussianProcessRegressor,
+    process: Pipeline,
     points: np.ndarray,
     values: np.ndarray,
     project: Callable[[np.ndarray], np.ndarray],
