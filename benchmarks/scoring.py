@@ -33,7 +33,7 @@ from tfqprune import zoo
 import larq as lq  # isort: skip
 import tensorflow as tf  # isort: skip
 from tfqprune.criteria.pairwise import squared_distances
-from tfqprune.data.batching import AHEAD, untuned
+from tfqprune.data.batching import untuned
 
 HERE = Path(__file__).parent
 K = tf.keras.layers
@@ -51,7 +51,7 @@ def against_training(images: int, epoch: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     x, y = rng.random((images, 32, 32, 3), np.float32), rng.integers(0, 10, images)
     model.compile(tf.keras.optimizers.Adam(), "sparse_categorical_crossentropy")
-    batches = untuned(tf.data.Dataset.from_tensor_slices((x, y)).shuffle(images).batch(128).prefetch(AHEAD))
+    batches = untuned(tf.data.Dataset.from_tensor_slices((x, y)).shuffle(images).batch(128))
     model.fit(batches.take(2), verbose=0)  # traced before the clock runs
     training, _ = timed(lambda: model.fit(batches, verbose=0))
     scoring = min(timed(lambda: tq.score(model, data=(x[:256], y[:256])))[0] for _ in range(3))
@@ -89,7 +89,7 @@ def resnet50(size: int) -> tf.keras.Model:
 def against_forward(images: int, size: int) -> dict[str, Any]:
     model = resnet50(size)
     x = np.random.default_rng(0).random((images, size, size, 3), np.float32)
-    batches = untuned(tf.data.Dataset.from_tensor_slices(x).batch(32).prefetch(AHEAD))
+    batches = untuned(tf.data.Dataset.from_tensor_slices(x).batch(32))
     model.predict(batches.take(1), verbose=0)
     forward, _ = timed(lambda: model.predict(batches, verbose=0))
     scoring, _ = timed(lambda: tq.score(model, data=x))

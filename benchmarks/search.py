@@ -37,7 +37,7 @@ import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import data
 from tfqprune.allocation.curves import LADDER, SensitivityCurves, measure
 from tfqprune.allocation.identity import model_digest, scores_digest
-from tfqprune.data.batching import AHEAD, untuned
+from tfqprune.data.batching import untuned
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.fitting import Fitter
 from tfqprune.pipeline.environment import processor
@@ -237,7 +237,7 @@ def fidelity(setting: Setting, plans: int) -> dict[str, Any]:
     chosen = [setting.fitter.removed(setting.fitter.project(own).counts) for own in preferences]
     sizes = sorted({min(size, len(validation)) for size in (1250, 2500, len(validation))})
     calibrations = sorted({min(size, len(setting.splits.train)) for size in (512, 1024, 2048, 4096)})
-    batches = untuned(tf.data.Dataset.from_tensor_slices(validation.x).batch(500).prefetch(AHEAD))
+    batches = untuned(tf.data.Dataset.from_tensor_slices(validation.x).batch(500))
     right, seconds = {}, {}
     for calibration in calibrations:
         evaluator = PlanEvaluator(setting.fitter.graph, None, setting.splits.train, calibration_samples=calibration)

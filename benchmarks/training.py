@@ -12,7 +12,7 @@ import numpy as np
 from tfqprune import data
 
 import tensorflow as tf  # isort: skip
-from tfqprune.data.batching import AHEAD, untuned
+from tfqprune.data.batching import untuned
 from tfqprune.plan import PruningPlan
 
 # Now, not when the last epochs begin: a checkout may change while a training runs for hours.
@@ -29,7 +29,7 @@ def batches(given: argparse.Namespace, part: data.Split, seed: int) -> tf.data.D
     dataset = dataset.batch(given.batch_size, drop_remainder=len(part) > given.batch_size)
     if given.dataset != "digits":
         dataset = dataset.map(augment, num_parallel_calls=2)
-    return untuned(dataset.prefetch(AHEAD))
+    return untuned(dataset)
 
 
 def augment(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -107,7 +107,7 @@ def train(
     held_out = None  # looked at where someone reads along
     if verbose:
         held_out = tf.data.Dataset.from_tensor_slices((splits.validation.x, splits.validation.y))
-        held_out = untuned(held_out.batch(500).prefetch(AHEAD))
+        held_out = untuned(held_out.batch(500))
     tf.keras.utils.set_random_seed(seed)
     if first:
         coarse = coarse_copy(model)

@@ -23,7 +23,7 @@ from tables import source, table
 
 import tfqprune as tq  # selects legacy Keras before TensorFlow is imported
 from tfqprune import zoo
-from tfqprune.data.batching import AHEAD, untuned
+from tfqprune.data.batching import untuned
 from tfqprune.testing import random_plan
 from tfqprune.twin import EvaluationTwin
 
@@ -57,7 +57,7 @@ def measure(model: tf.keras.Model, images: int, plans: int) -> dict[str, float]:
     graph = tq.ChannelGraph(model)
     x = np.random.default_rng(0).normal(size=(images, *model.input_shape[1:])).astype("float32")
     batches = [tf.constant(x[start : start + BATCH]) for start in range(0, images, BATCH)]
-    dataset = untuned(tf.data.Dataset.from_tensor_slices(x).batch(BATCH).prefetch(AHEAD))
+    dataset = untuned(tf.data.Dataset.from_tensor_slices(x).batch(BATCH))
     chosen = [random_plan(graph, 0.3, seed) for seed in range(plans)]
     built = seconds(lambda: EvaluationTwin(graph))
     twin = EvaluationTwin(graph)

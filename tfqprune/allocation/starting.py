@@ -89,8 +89,14 @@ def measured_curves(
             raise EvaluationError(f"Expected an objective among {', '.join(results)}. Received: {metric!r}.")
         return results[metric] if larger_is_better else -results[metric]
 
-    known = {"model": model_digest(fitter.graph), "scores": scores_digest(fitter.scores)}
-    curves = SensitivityCurves({**known, "metric": metric, "ladder": list(LADDER)})
+    curves = SensitivityCurves(
+        {
+            "model": model_digest(fitter.graph),
+            "scores": scores_digest(fitter.scores),
+            "metric": metric,
+            "ladder": list(LADDER),
+        }
+    )
     if path.exists() and not (kept := SensitivityCurves.load(path)).changed(curves.identity):
         curves = kept
     return measure(curves, fitter, evaluate, LADDER, path)

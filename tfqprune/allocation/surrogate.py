@@ -88,8 +88,7 @@ def warped(ratios: np.ndarray) -> np.ndarray:
     The last units of a group matter far more than the first: half of what is left is about as much at every size.
     """
     stays = np.clip(1 - np.asarray(ratios, float), 0, 1)
-    worn: np.ndarray = np.log((1 + _FLOOR) / (stays + _FLOOR)) / np.log((1 + _FLOOR) / _FLOOR)
-    return worn
+    return np.asarray(np.log((1 + _FLOOR) / (stays + _FLOOR)) / np.log((1 + _FLOOR) / _FLOOR))
 
 
 def _process(kernel: Kernel, optimizer: Callable[..., Any] | None) -> Pipeline:

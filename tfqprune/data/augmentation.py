@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfqprune.data.batching import AHEAD, untuned
+from tfqprune.data.batching import untuned
 from tfqprune.errors import DataError
 
 
@@ -67,7 +67,7 @@ def augmented(
     noise = tf.data.Dataset.random(seed=seed + 1, rerandomize_each_iteration=True).batch(2)
     batches = tf.data.Dataset.zip((order, noise)).map(batch, num_parallel_calls=os.cpu_count() or 1)
     batches = batches.apply(tf.data.experimental.assert_cardinality(-(-len(x) // batch_size)))
-    return untuned(batches.prefetch(AHEAD))
+    return untuned(batches)
 
 
 def _crop_and_flip(images: Any, noise: Any, pad: int, flip: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.data.batching import AHEAD, untuned
+from tfqprune.data.batching import untuned
 from tfqprune.errors import DataError
 from tfqprune.losses import infer_loss, loss_name
 from tfqprune.models import check_model
@@ -168,7 +168,7 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
     dataset = tf.data.Dataset.from_tensor_slices((inputs, labels))
     if shuffle:
         dataset = dataset.shuffle(len(samples), seed=0)
-    dataset = untuned(dataset.batch(int(batch_size)).prefetch(AHEAD))
+    dataset = untuned(dataset.batch(int(batch_size)))
     example = Samples([array[:32] for array in samples.inputs], [array[:32] for array in samples.labels])
     return TrainingData(dataset, -(-len(samples) // int(batch_size)), example)
 
