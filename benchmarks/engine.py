@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from nets import kept_filters, versions
+from rows import command
 from tables import render, source, table
 
 import tfqprune as tq
@@ -299,7 +298,7 @@ def main() -> None:
     peer = Peer(arguments.peer_python) if arguments.peer_python else None
     made = {
         # where the peer's environment lies tells nobody anything
-        "command": shlex.join(["python", *("PATH" if word == arguments.peer_python else word for word in sys.argv)]),
+        "command": command().replace(arguments.peer_python or "PATH", "PATH"),
         "versions": {**versions(PACKAGES), **(peer.versions if peer else {})},
         "ratio": RATIO,
     }

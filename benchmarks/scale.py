@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import scale_report
+from rows import command
 
 from tfqprune.files import write_text
 
@@ -59,8 +60,8 @@ def run_part(name: str, function: str, given: list[Any]) -> dict[str, Any]:
         if name.startswith("trials"):
             # Some dozens of points make small matrices, where threads of OpenBLAS wait for each other.
             environment["OPENBLAS_NUM_THREADS"] = "1"
-        command = [sys.executable, str(HERE / "scale.py"), "--part", json.dumps([function, *given]), str(path)]
-        done = subprocess.run(command, env=environment | dict(os.environ), check=False)
+        inside = [sys.executable, str(HERE / "scale.py"), "--part", json.dumps([function, *given]), str(path)]
+        done = subprocess.run(inside, env=environment | dict(os.environ), check=False)
         if done.returncode:
             raise SystemExit(f"Expected {name!r} to run. Received: exit code {done.returncode}; see above.")
         row = json.loads(path.read_text(encoding="utf-8"))
@@ -104,7 +105,6 @@ def main() -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
     if not (given.report or given.check):
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = " ".join(["python", "benchmarks/scale.py", *sys.argv[1:]])
         for name, (function, *arguments) in parts(given.quick).items():
             chosen = not given.only or any(name.startswith(word) for word in given.only)
             if name.startswith("trials") and given.most:
@@ -113,8 +113,10 @@ def main() -> None:
             if not chosen or (known and known["asked"] == arguments and not given.again):
                 continue
             print(f"{name} ...", flush=True)
-            content["parts"][name] = {**run_part(name, function, arguments), "asked": arguments, "command": command}
+            content["parts"][name] = {**run_part(name, function, arguments), "asked": arguments, "command": command()}
             write_text(path, json.dumps(content, indent=1) + "\n")
+    wanted = parts(given.quick)
+    content["missing"] = [name for name in wanted if content["parts"].get(name, {}).get("asked") != wanted[name][1:]]
     if given.quick and not given.report:
         print(report(content))
         return

@@ -122,12 +122,13 @@ def traffic_table(content: Row) -> str:
 # -- everything -------------------------------------------------------------------------------
 
 
-def measured_where(rows: Iterable[Row]) -> str:
-    """Commands and versions, machine and load."""
+def measured_where(rows: Iterable[Row], missing: Sequence[str]) -> str:
+    """Commands and versions, machine and load, and what is still to be measured."""
     found = list(rows)
     loads = [load for row in found for load in row["load_average"]]
     where = ", ".join(sorted({row["processor"] for row in found}))
-    return f"{source(found)} On {where}; load average between {min(loads):.1f} and {max(loads):.1f}."
+    left = f" Not run to its end: {', '.join(missing)}; `python benchmarks/scale.py` goes on." if missing else ""
+    return f"{source(found)} On {where}; load average between {min(loads):.1f} and {max(loads):.1f}.{left}"
 
 
 def tables(content: Row) -> dict[str, str]:
@@ -145,7 +146,7 @@ def tables(content: Row) -> dict[str, str]:
         if of_kind(content, kind):
             made[name] = make(content)
     if content["parts"]:
-        made["scale_source"] = measured_where(content["parts"].values())
+        made["scale_source"] = measured_where(content["parts"].values(), content.get("missing", ()))
     return made
 
 
@@ -153,7 +154,7 @@ def report(content: Row) -> str:
     """All tables, as Markdown.
 
     Args:
-        content: what ``benchmarks/results/scale.json`` holds.
+        content: what ``benchmarks/results/scale.json`` holds; under ``missing``, parts that it has not, or not whole.
     """
     return "\n\n".join(tables(content).values())
 
