@@ -166,19 +166,23 @@ class Setting:
 
     def sensitivity(self, evaluations: Evaluations) -> tuple[Counts, int]:
         """The plan, and how many evaluations it took."""
-        curves = measure(
+        curves = self.curves(evaluations)
+        taken = 1 + sum(map(len, curves.values.values()))
+        return self.fitter.fit(curves.family(self.fitter.names)).counts, taken
+
+    def curves(self, evaluations: Evaluations) -> SensitivityCurves:
+        """What groups alone lose; evaluations that are there already are not repeated."""
+        return measure(
             SensitivityCurves(),
             self.fitter,
             lambda removed: evaluations({name: len(slots) for name, slots in removed.items()})["accuracy"],
             LADDER,
         )
-        taken = 1 + sum(map(len, curves.values.values()))
-        return self.fitter.fit(curves.family(self.fitter.names)).counts, taken
 
 
 def search(setting: Setting, evaluations: Evaluations, method: str, seed: int) -> dict[str, Any]:
     """One search: values, seconds (wall, CPU) of suggestions, the best plan."""
-    searcher = SEARCHERS[method](setting.fitter, setting.given.trials, seed)
+    searcher = SEARCHERS[method](setting.fitter, setting.given.trials, seed, setting.curves(evaluations))
     values: list[float] = []
     suggesting: list[tuple[float, float]] = []
     best: Counts = {}

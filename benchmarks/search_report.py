@@ -15,7 +15,7 @@ from pictures import save
 from tables import commands, render, table
 
 HERE = Path(__file__).parent
-COLOURS = {"random": "tab:gray", "stock": "tab:orange", "tpe": "tab:green", "ours": "tab:blue"}
+COLOURS = {"random": "tab:gray", "stock": "tab:orange", "tpe": "tab:green", "unguided": "tab:cyan", "ours": "tab:blue"}
 
 
 def curves(runs: list[dict[str, Any]], trials: int) -> np.ndarray:

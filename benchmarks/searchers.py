@@ -14,8 +14,10 @@ from typing import Any
 
 import keras_tuner
 
+from tfqprune.allocation.curves import SensitivityCurves
 from tfqprune.allocation.oracle import PREFIX, BudgetOracle, ratios_of
 from tfqprune.allocation.space import RatioSpace
+from tfqprune.allocation.starting import guide
 from tfqprune.fitting import Fitter
 
 Counts = dict[str, int]
@@ -27,7 +29,8 @@ DESCRIPTIONS = {
     "random": "Keras-Tuner's random oracle",
     "stock": "Keras-Tuner's `BayesianOptimization` oracle with its default settings (random for 3 x dimensions trials)",
     "tpe": "Optuna's TPE sampler with its default settings (random for 10 trials)",
-    "ours": "the oracle of `RatioTuner` with its default settings",
+    "unguided": "the oracle of `RatioTuner` without sensitivity curves",
+    "ours": "the oracle of `RatioTuner` with sensitivity curves, which are measured before",
 }
 
 
@@ -38,10 +41,11 @@ class Searcher(ABC):
         fitter: turns preferences into numbers of units on the budget.
         trials: how many will be asked for.
         seed: of all chance.
+        curves: what groups alone lose; one method looks at them.
     """
 
-    def __init__(self, fitter: Fitter, trials: int, seed: int) -> None:
-        self.fitter, self.trials, self.seed = fitter, trials, seed
+    def __init__(self, fitter: Fitter, trials: int, seed: int, curves: SensitivityCurves) -> None:
+        self.fitter, self.trials, self.seed, self.curves = fitter, trials, seed, curves
 
     @abstractmethod
     def ask(self) -> Counts:
@@ -59,8 +63,8 @@ class Searcher(ABC):
 class OracleSearcher(Searcher):
     """An oracle of Keras-Tuner, driven as a tuner drives it."""
 
-    def __init__(self, fitter: Fitter, trials: int, seed: int) -> None:
-        super().__init__(fitter, trials, seed)
+    def __init__(self, fitter: Fitter, trials: int, seed: int, curves: SensitivityCurves) -> None:
+        super().__init__(fitter, trials, seed, curves)
         self._folder = tempfile.TemporaryDirectory()
         self.oracle = self.make_oracle()
         self.oracle._set_project_dir(self._folder.name, "search")
@@ -131,10 +135,10 @@ class StockSearcher(OracleSearcher):
         return oracle(hyperparameters=self.parameters(), **self.common())
 
 
-class OurSearcher(OracleSearcher):
-    """The oracle of ``RatioTuner``."""
+class UnguidedSearcher(OracleSearcher):
+    """The oracle of ``RatioTuner`` with ``sensitivity=False``."""
 
-    def make_oracle(self) -> keras_tuner.Oracle:
+    def make_oracle(self) -> BudgetOracle:
         bounds = {name: (0.0, most) for name, most in self.fitter.most.items()}
         oracle = BudgetOracle(bounds, **self.common())
         oracle.space = RatioSpace(self.fitter)
@@ -145,13 +149,22 @@ class OurSearcher(OracleSearcher):
         return self.fitter.nearest(values)  # they are ratios on the budget already
 
 
+class OurSearcher(UnguidedSearcher):
+    """The oracle of ``RatioTuner`` with sensitivity curves."""
+
+    def make_oracle(self) -> BudgetOracle:
+        oracle = super().make_oracle()
+        guide(oracle, self.curves)
+        return oracle
+
+
 class TpeSearcher(Searcher):
     """Optuna's tree-structured Parzen estimator as it comes."""
 
-    def __init__(self, fitter: Fitter, trials: int, seed: int) -> None:
+    def __init__(self, fitter: Fitter, trials: int, seed: int, curves: SensitivityCurves) -> None:
         import optuna
 
-        super().__init__(fitter, trials, seed)
+        super().__init__(fitter, trials, seed, curves)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
         self._study.enqueue_trial(dict.fromkeys(fitter.names, 0.5))
@@ -164,9 +177,10 @@ class TpeSearcher(Searcher):
         self._study.tell(self._trial, value)
 
 
-SEARCHERS: dict[str, Callable[[Fitter, int, int], Searcher]] = {
+SEARCHERS: dict[str, Callable[[Fitter, int, int, SensitivityCurves], Searcher]] = {
     "random": RandomSearcher,
     "stock": StockSearcher,
     "tpe": TpeSearcher,
+    "unguided": UnguidedSearcher,
     "ours": OurSearcher,
 }

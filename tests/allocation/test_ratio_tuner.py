@@ -441,12 +441,15 @@ def test_starts(make_tuner, model, train, validation) -> None:
         curves.ratios[name] = [0.5]
         curves.values[name] = [1.0 if name == "third" else 0.5]
     expected = tq.SensitivityAllocator(budget, curves=curves).allocate(model, "latent_l1")
-    tuner = make_tuner(max_trials=3, sensitivity=curves, starts=[{"first": 0.1, "fourth": 1.0}])
+    tuner = make_tuner(max_trials=5, sensitivity=curves, starts=[{"first": 0.1, "fourth": 1.0}])
     tuner.search(train, validation_data=validation, verbose=0)
-    uniform, sensitive, given = ratios(tuner)
+    uniform, sensitive, given, least, _ = ratios(tuner)
     assert max(uniform.values()) - min(uniform.values()) <= 1 / 8  # one ratio, rounded to units of 8, 10 and 12
     assert sensitive == {name: expected.ratios[name] for name in sensitive}
     assert given["fourth"] == 7 / 8  # as much as it has
+    assert least["third"] == max(ratio["third"] for ratio in ratios(tuner))  # the one group that costs nothing
+    assert tuner.oracle.prior is not None
+    assert make_tuner(project_name="other", sensitivity=False).oracle.prior is None
 
 
 def test_starts_from_measured_sensitivity(make_tuner, model, train, validation, tmp_path, monkeypatch, capsys) -> None:

@@ -14,7 +14,7 @@ from keras_tuner.engine.trial import Trial
 from threadpoolctl import threadpool_limits
 
 from tfqprune.allocation.space import RatioSpace
-from tfqprune.allocation.surrogate import Surrogate, propose, tamed
+from tfqprune.allocation.surrogate import Prior, Surrogate, expected_improvement, propose, tamed
 from tfqprune.files import write_json
 
 PREFIX = "ratio/"
@@ -29,7 +29,7 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
     2002.00523, find per-layer ratios by Bayesian optimisation. Ours: all points lie on the budget, the
     process sees the ratios that a suggestion leads to (not the suggestion), each dimension has its
     own length scale, expected improvement is maximised over candidates in bulk, and the search starts
-    from given solutions and a few random points.
+    from given solutions and, where nothing is known beforehand, a few random points.
 
     Its hyperparameters are the ratios themselves, one a group, named ``ratio/<group>``.
 
@@ -38,7 +38,8 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         objective: as for every Keras-Tuner oracle.
         max_trials: number of trials.
         seed: of all chance.
-        num_random: random points after the given ones; None: as many as there are dimensions, 3 to 8.
+        num_random: random points after the given ones; None: as many as there are dimensions, 3 to 8, or none where
+            there is a prior.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         #: set before the search: where points lie, and what to start from
         self.space: RatioSpace | None = None
         self.starts: list[dict[str, float]] = []
+        #: what points on the budget are expected to be worth, where anything is known beforehand
+        self.prior: Prior | None = None
         self._surrogate: Surrogate | None = None
         self._exhausted = False
         #: why the search had to stop, or None
@@ -103,7 +106,10 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
     def _preferences(self, space: RatioSpace, rng: np.random.Generator) -> np.ndarray:
         random = space.sample(rng, _ATTEMPTS)
         done = [trial for trial in self.in_order() if trial.status == "COMPLETED"]
-        num_random = min(max(space.dimensions, 3), 8) if self.num_random is None else self.num_random
+        if self.num_random is not None:
+            num_random = self.num_random
+        else:  # chance tells less than what is known beforehand
+            num_random = 0 if self.prior else min(max(space.dimensions, 3), 8)
         if len(done) < max(len(self.starts) + num_random, 2):
             return random
         points = np.array([space.coordinates(ratios_of(trial)) for trial in done])
@@ -117,16 +123,19 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         self, space: RatioSpace, points: np.ndarray, values: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
         if self._surrogate is None or self._surrogate.dimensions != space.dimensions:
-            self._surrogate = Surrogate(space.dimensions)
+            self._surrogate = Surrogate(space.dimensions, self.prior)
         process = self._surrogate.fit(points, values)
         running = [space.coordinates(ratios_of(trial)) for trial in self.ongoing_trials.values()]
         if running:
             # As in the base class, trials under way count with a pessimistic guess.
-            mean, deviation = process.predict(np.array(running), return_std=True)
+            mean, deviation = process.predict(np.array(running))
             points = np.concatenate([points, running])
             values = np.concatenate([values, mean - deviation])
             process = self._surrogate.condition(points, values)
-        return propose(process, points, values, space.project, rng)
+        # Improvement over what the process believes of its best point: one lucky measurement sets no bar.
+        best = float(process.predict(points)[0].max())
+        parents = points[np.argsort(-values, kind="stable")[:5]]
+        return propose(lambda candidates: expected_improvement(process, candidates, best), parents, space.project, rng)
 
     def in_order(self) -> list[Trial]:
         """All trials by their number (ids are as wide as ``max_trials`` was when they began)."""

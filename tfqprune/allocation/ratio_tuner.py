@@ -33,9 +33,9 @@ from tfqprune.allocation.starting import (
     Sensitivity,
     check_sensitivity,
     evaluations_of,
+    guide,
     measured_curves,
     resolved_starts,
-    sensitivity_solution,
 )
 from tfqprune.allocation.tensorboard import log_trial
 from tfqprune.budget import Budget, format_cost
@@ -86,12 +86,14 @@ class RatioTuner(Promotion):
         share: groups with one ratio: ``"stage"``, or lists of names (see :class:`RatioSpace`).
         starts: ratios by group or member layer name to try first, after the uniform solution and that of
             ``sensitivity``; scaled onto the budget.
-        sensitivity: whether the sensitivity solution is tried first, too. True: its curves are measured before the
-            first trial, six evaluations by proxy for each group, and kept in the search's folder; curves of a
+        sensitivity: whether sensitivity curves guide the search: the sensitivity solution is tried first, too, and the
+            one where the losses of single groups add up to least; and the Gaussian process takes that sum for what is
+            to be expected (:mod:`tfqprune.allocation.expectation`). True: the curves are measured before the first
+            trial, six evaluations by proxy for each group, and kept in the search's folder; curves of a
             :class:`SensitivityAllocator`, or the path of their file: nothing is measured; False: no. None: they are
             measured where that takes no more evaluations than there are trials or trials are fine-tuned, and by no
             chief, whose workers would have to wait; what a search began with stays.
-        num_random: random trials before the Gaussian process takes over; None: 3 to 8.
+        num_random: random trials before the Gaussian process takes over; None: 3 to 8, none with ``sensitivity``.
         calibration_samples: training samples that batch norms are re-estimated on.
         batch_size: of arrays.
         loss / metrics / optimizer: as for ``compile``; None: as the model is compiled.
@@ -380,10 +382,10 @@ class RatioTuner(Promotion):
         oracle.space = space = RatioSpace(self._fitter, self._share, below=self.goal.soft)
         if is_worker():
             return  # the chief suggests
-        curves = self._curves(evaluator)
-        sensitive = [] if curves is None else [sensitivity_solution(self._fitter, curves)]
         starts = [self._fitter.project(start).ratios for start in self._starts]
-        oracle.starts = as_starts([space.uniform.ratios, *sensitive, *starts])
+        oracle.starts = as_starts([space.uniform.ratios, *starts])
+        if (curves := self._curves(evaluator)) is not None:
+            guide(oracle, curves)
 
     def _curves(self, evaluator: PlanEvaluator) -> SensitivityCurves | None:
         given, fitter, oracle = self._sensitivity, self._the_fitter(), self._own_oracle

@@ -50,7 +50,7 @@ class RatioSpace:
 
         Costs that have to be measured are estimated, on the cautious side.
         """
-        wide = preferences[self.dimension_of]
+        wide = self.by_group(preferences)
         wanted = {name: float(value) for name, value in zip(self.names, wide, strict=True)}
         if self.below and self.fitter.expects(counts := self.fitter.counts(wanted)):
             return self.fitter.fitted(counts, measure=False)
@@ -58,12 +58,16 @@ class RatioSpace:
 
     def project(self, preferences: np.ndarray) -> np.ndarray:
         """Coordinates [n, dimensions] on the budget, unrounded, for preferences [n, dimensions]."""
-        wide = preferences[:, self.dimension_of]
+        wide = self.by_group(preferences)
         projected = self.relaxed.project(wide)
         if self.below:
             as_they_are = np.clip(wide, self.relaxed.least, self.relaxed.most)
             projected = np.where((self.relaxed.loads(as_they_are) <= 1)[:, None], as_they_are, projected)
         return projected @ self._average
+
+    def by_group(self, points: np.ndarray) -> np.ndarray:
+        """Points [..., dimensions] with a column for each group [..., groups]."""
+        return points[..., self.dimension_of]
 
     def sample(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Random preferences [count, dimensions]."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tfqprune.allocation.curves import LADDER, Removed, SensitivityCurves, measure
+from tfqprune.allocation.expectation import expectation, least_loss_solution
 from tfqprune.allocation.identity import model_digest, scores_digest
+from tfqprune.allocation.oracle import BudgetOracle, as_starts
 from tfqprune.allocation.sensitivity import SensitivityAllocator
 from tfqprune.errors import EvaluationError, OutputError, PlanError
 from tfqprune.evaluation import PlanEvaluator
@@ -119,3 +121,18 @@ def sensitivity_solution(fitter: Fitter, curves: SensitivityCurves) -> dict[str,
             "Expected sensitivity curves with a baseline, the value of the whole model. Received: curves without one."
         )
     return SensitivityAllocator(fitter.budget, curves=curves).fit(fitter.graph.model, fitter).ratios
+
+
+def guide(oracle: BudgetOracle, curves: SensitivityCurves) -> None:
+    """Has an oracle try what curves say, and expect from ratios what curves say of them.
+
+    The sensitivity solution comes right after the first start, that of the least loss after all others.
+
+    Raises:
+        PlanError: the curves are those of another model, or incomplete.
+    """
+    assert oracle.space is not None  # it has its space and its other starts before
+    first, *others = oracle.starts
+    sensitive = sensitivity_solution(oracle.space.fitter, curves)  # refuses curves that do not fit
+    oracle.starts = as_starts([first, sensitive, *others, least_loss_solution(oracle.space, curves)])
+    oracle.prior = expectation(oracle.space, curves)

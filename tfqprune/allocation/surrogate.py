@@ -12,8 +12,10 @@ import scipy.stats
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+
+Prior = Callable[[np.ndarray], np.ndarray]
 
 _ITERATIONS = 30  # of a fit of the kernel: it has one length scale a dimension
 _FLOOR = 0.05  # of the share that stays, where its logarithm is taken: no group goes altogether
@@ -52,34 +54,76 @@ class Surrogate:
 
     Args:
         dimensions: of a point.
+        prior: points [n, dimensions] -> what they are expected to be worth [n], on any scale; None: nothing is known.
     """
 
-    def __init__(self, dimensions: int) -> None:
-        self.dimensions = dimensions
+    def __init__(self, dimensions: int, prior: Prior | None = None) -> None:
+        self.dimensions, self.prior = dimensions, prior
         self._fitted: tuple[int, Kernel] | None = None
 
-    def regressor(self) -> Pipeline:
-        """An unfitted process with the kernel's starting values."""
+    def kernel(self) -> Kernel:
+        """The kernel before it is fitted."""
         scales = np.full(self.dimensions, _SCALE * np.sqrt(self.dimensions))
-        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(scales, (0.05, 50.0), nu=2.5) + WhiteKernel(
-            0.05, (1e-4, 1.0)
-        )
-        return _process(kernel, _briefly)
+        noise = WhiteKernel(0.05, (1e-4, 1.0))
+        return ConstantKernel(1.0, (1e-2, 1e2)) * Matern(scales, (0.05, 50.0), nu=2.5) + noise
 
-    def fit(self, points: np.ndarray, values: np.ndarray) -> Pipeline:
+    def fit(self, points: np.ndarray, values: np.ndarray) -> Process:
         """The process given points [n, dimensions] and their values [n]."""
         size = _last_fit(len(points))
         if self._fitted is None or self._fitted[0] != size:
             with warnings.catch_warnings():
                 # A length scale at its upper bound means a dimension that does not matter: no news for the user.
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                self._fitted = (size, self.regressor().fit(points[:size], values[:size])[-1].kernel_)
+                process = Process(self.kernel(), _briefly, self.prior).fit(points[:size], values[:size])
+                self._fitted = (size, process.kernel)
         return self.condition(points, values)
 
-    def condition(self, points: np.ndarray, values: np.ndarray) -> Pipeline:
+    def condition(self, points: np.ndarray, values: np.ndarray) -> Process:
         """The process given these points, with the kernel as it was last fitted."""
         assert self._fitted is not None  # fit() comes first
-        return _process(self._fitted[1], None).fit(points, values)
+        return Process(self._fitted[1], None, self.prior).fit(points, values)
+
+
+class Process:
+    """A Gaussian process over warped ratios; its mean is a line through what is expected of the points.
+
+    Args:
+        kernel: of the process.
+        optimizer: fits the kernel's parameters; None: they stay.
+        prior: as for :class:`Surrogate`; the mean is a constant where there is none.
+    """
+
+    def __init__(self, kernel: Kernel, optimizer: Callable[..., Any] | None, prior: Prior | None) -> None:
+        regressor = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=optimizer, normalize_y=True)
+        self._pipeline = make_pipeline(FunctionTransformer(warped), regressor)
+        self._prior = prior
+        self._slope = 0.0
+
+    def fit(self, points: np.ndarray, values: np.ndarray) -> Process:
+        """The process given points [n, dimensions] and their values [n]."""
+        if self._prior is not None:
+            self._slope = _slope(self._prior(points), values)
+        self._pipeline.fit(points, values - self._mean(points))
+        return self
+
+    def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means [n] and standard deviations [n] at points [n, dimensions]."""
+        mean, deviation = self._pipeline.predict(points, return_std=True)
+        return mean + self._mean(points), deviation
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel with its fitted parameters."""
+        return self._pipeline[-1].kernel_
+
+    def _mean(self, points: np.ndarray) -> np.ndarray:
+        return np.zeros(len(points)) if self._prior is None else self._slope * self._prior(points)
+
+
+def _slope(expected: np.ndarray, values: np.ndarray) -> float:
+    """Of the line by least squares through expected and measured values; 0 where the line would fall."""
+    off = expected - expected.mean()
+    return max(0.0, float(off @ values) / max(float(off @ off), 1e-12))
 
 
 def warped(ratios: np.ndarray) -> np.ndarray:
@@ -89,11 +133,6 @@ def warped(ratios: np.ndarray) -> np.ndarray:
     """
     stays = np.clip(1 - np.asarray(ratios, float), 0, 1)
     return np.asarray(np.log((1 + _FLOOR) / (stays + _FLOOR)) / np.log((1 + _FLOOR) / _FLOOR))
-
-
-def _process(kernel: Kernel, optimizer: Callable[..., Any] | None) -> Pipeline:
-    process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=optimizer, normalize_y=True)
-    return make_pipeline(FunctionTransformer(warped), process)
 
 
 def tamed(values: np.ndarray) -> np.ndarray:
@@ -113,9 +152,9 @@ def _last_fit(count: int) -> int:
     return min(size, count)
 
 
-def expected_improvement(process: Pipeline, points: np.ndarray, best: float) -> np.ndarray:
+def expected_improvement(process: Process, points: np.ndarray, best: float) -> np.ndarray:
     """Expected improvement over ``best`` at points [n, dimensions], [n]."""
-    mean, deviation = process.predict(points, return_std=True)
+    mean, deviation = process.predict(points)
     deviation = np.maximum(deviation, 1e-9)
     gap = (mean - best) / deviation
     improvement: np.ndarray = deviation * (gap * scipy.stats.norm.cdf(gap) + scipy.stats.norm.pdf(gap))
@@ -123,9 +162,8 @@ def expected_improvement(process: Pipeline, points: np.ndarray, best: float) -> 
 
 
 def propose(
-    process: Pipeline,
-    points: np.ndarray,
-    values: np.ndarray,
+    merit: Prior,
+    parents: np.ndarray,
     project: Callable[[np.ndarray], np.ndarray],
     rng: np.random.Generator,
     *,
@@ -134,34 +172,30 @@ def propose(
 ) -> np.ndarray:
     """Preferences worth trying, the best first.
 
-    Candidates are random points, and the best points so far with some of their coordinates moved;
-    the most promising are moved further in each round. All are judged where they land on the budget.
+    Candidates are random points, and parents with some of their coordinates moved; the most promising are moved
+    further in each round. All are judged where they land on the budget.
 
     Args:
-        process: fitted to ``points`` and ``values``.
-        points: coordinates of the trials so far [n, dimensions].
-        values: what they achieved [n], larger is better.
+        merit: coordinates on the budget [n, dimensions] -> what is largest where a trial is worth most [n].
+        parents: preferences to begin from [m, dimensions].
         project: preferences [n, dimensions] -> coordinates on the budget.
         rng: source of all chance.
         candidates: how many in each round.
         rounds: how often.
 
     Returns:
-        Preferences [m, dimensions], by falling expected improvement.
+        Preferences [m, dimensions], by falling merit.
     """
-    dimensions = points.shape[1]
-    # Improvement over what the process believes of its best point: one lucky measurement sets no bar.
-    best = float(process.predict(points).max())
-    parents = points[np.argsort(-values, kind="stable")[:5]]
-    pool, merit = np.empty((0, dimensions)), np.empty(0)
+    dimensions = parents.shape[1]
+    pool, merits = np.empty((0, dimensions)), np.empty(0)
     for number in range(rounds):
         fresh = _moved(parents, candidates if number else candidates // 2, rng, 0.3 / 2**number)
         if number == 0:
             fresh = np.concatenate([fresh, rng.random((candidates - len(fresh), dimensions))])
         pool = np.concatenate([pool, fresh])
-        merit = np.concatenate([merit, expected_improvement(process, project(fresh), best)])
-        order = np.argsort(-merit, kind="stable")[:50]
-        pool, merit = pool[order], merit[order]
+        merits = np.concatenate([merits, merit(project(fresh))])
+        order = np.argsort(-merits, kind="stable")[:50]
+        pool, merits = pool[order], merits[order]
         parents = pool[:10]
     return pool
 
