@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tfqprune.allocation.cluster import chief_answers
+from tfqprune.errors import ClusterError
+
 SCRIPT = Path(__file__).with_name("search_script.py")
-PATIENCE = 120  # seconds; a process takes about 10 to load TensorFlow
+PATIENCE = 400  # seconds; a process takes about 10 to load TensorFlow
 
 
 class Process:
@@ -86,6 +89,17 @@ def test_kill_loses_at_most_the_running_trial(tmp_path: Path) -> None:
     assert "plan {" in second.text
 
 
+def test_worker_without_a_chief(monkeypatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", port)
+    assert not chief_answers(lambda: True)
+    with pytest.raises(ClusterError, match=f"a chief at 127.0.0.1:{port}. Received: no answer in 0.5 s"):
+        chief_answers(lambda: False, patience=0.5)
+
+
 @pytest.mark.slow
 def test_chief_and_workers_one_of_which_dies(tmp_path: Path) -> None:
     with socket.socket() as free:
@@ -131,8 +145,15 @@ def test_chief_and_workers_one_of_which_dies(tmp_path: Path) -> None:
         assert [int(row["trial"]) for row in rows] == list(range(10))
         front = json.loads((folder / "front.json").read_text())
         assert [entry["trial"] for entry in front] == line(chief, "front") == line(two, "front")
+        # A worker that comes now does not wait for a chief that has gone.
+        late = start("worker3")
+        late.succeed()
+        assert "has ended: nothing is left for this worker" in late.text
+        assert late.text.count("begun") == 0
+        assert line(late, "records") == line(two, "records")
         # A second chief cannot have the port of one that runs.
         with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after the chief that has just gone
             taken.bind(("127.0.0.1", int(port)))
             taken.listen()
             third = start("chief2")

@@ -2,7 +2,7 @@
 
 Keras-Tuner's own protocol (``KERASTUNER_TUNER_ID``, ``KERASTUNER_ORACLE_IP``, ``KERASTUNER_ORACLE_PORT``).
 What is added: workers show that they are alive, the trial of one that has fallen silent goes to another,
-and the chief ends once all trials have.
+the chief ends once all trials have, and a worker that comes after that does not wait for it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -25,6 +25,8 @@ from tfqprune.errors import ClusterError
 
 #: seconds without a sign of life after which a worker counts as dead
 WORKER_TIMEOUT = 60.0
+_PATIENCE = 3600.0  # seconds that a worker waits for its chief, as long as Keras-Tuner's client does
+_LOOK = 2.0  # seconds between two looks at whether the search has ended
 
 
 def is_chief() -> bool:
@@ -43,7 +45,7 @@ def serve(oracle: Any, timeout: float) -> None:
     Raises:
         ClusterError: the port is in use, or the address is not this machine's.
     """
-    address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+    address = _address()
     # Without this option a second chief would share the port, and get half of the calls.
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=1), options=[("grpc.so_reuseport", 0)])
     protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
@@ -62,6 +64,37 @@ def serve(oracle: Any, timeout: float) -> None:
             time.sleep(0.2)
     finally:
         server.stop(grace=1).wait()
+
+
+def chief_answers(ended: Callable[[], bool], patience: float = _PATIENCE) -> bool:
+    """Waits for the chief; False where the search ends, or has ended, without this worker.
+
+    Args:
+        ended: whether the search has ended.
+        patience: seconds.
+
+    Raises:
+        ClusterError: no chief has answered in all that time.
+    """
+    with grpc.insecure_channel(_address()) as channel:
+        ready = grpc.channel_ready_future(channel)
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            with contextlib.suppress(grpc.FutureTimeoutError):
+                ready.result(timeout=min(_LOOK, patience))
+                return True
+            if ended():
+                ready.cancel()
+                return False
+        ready.cancel()
+    raise ClusterError(
+        f"Expected a chief at {_address()}. Received: no answer in {patience:g} s. Start the same script with "
+        "KERASTUNER_TUNER_ID=chief there."
+    )
+
+
+def _address() -> str:
+    return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -78,6 +79,8 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         self.prior: Prior | None = None
         self._surrogate: Surrogate | None = None
         self._exhausted = False
+        #: whether all trials of the search have ended
+        self.over = False
         #: why the search had to stop, or None
         self.failure: str | None = None
         #: called when a trial has ended
@@ -208,7 +211,15 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
     # -- what is on disk survives being killed --------------------------------------------------
 
     def save(self) -> None:
-        write_json(self._get_oracle_fname(), self.get_state())
+        write_json(self._get_oracle_fname(), {**self.get_state(), "ended_after": self.max_trials if self.over else 0})
+
+    def ended(self) -> bool:
+        """Whether a search of at least as many trials has ended, as the disk says: for workers, who hold no trials."""
+        try:
+            content = json.loads(Path(self._get_oracle_fname()).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return int(content.get("ended_after", 0)) >= (self.max_trials or 0)
 
     def _save_trial(self, trial: Trial) -> None:
         write_json(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.get_state())

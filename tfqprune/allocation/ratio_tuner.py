@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_tuner.engine.trial import Trial
 
 from tfqprune.allocation.base import unscored
-from tfqprune.allocation.cluster import WORKER_TIMEOUT, is_chief, is_worker, serve, signs_of_life
+from tfqprune.allocation.cluster import WORKER_TIMEOUT, chief_answers, is_chief, is_worker, serve, signs_of_life
 from tfqprune.allocation.curves import SensitivityCurves
 from tfqprune.allocation.display import SearchDisplay
 from tfqprune.allocation.goal import Goal
@@ -256,7 +256,7 @@ class RatioTuner(Promotion):
 
         Raises:
             EvaluationError: too many trials failed in a row, by proxy or when they were fine-tuned.
-            ClusterError: this is the chief of a cluster, and its port is in use.
+            ClusterError: this is the chief of a cluster, and its port is in use; or a worker that no chief answers.
             DataError: data that is not (inputs, labels), or empty.
             PlanError: sensitivity curves of another model, or incomplete.
             OutputError: other data than this search was begun with.
@@ -297,13 +297,15 @@ class RatioTuner(Promotion):
             strategy=self.distribution_strategy,
             seed=self._own_oracle.seed,
         )
+        if is_worker() and not chief_answers(self._own_oracle.ended):
+            print(f"The search in {self.project_dir} has ended: nothing is left for this worker.")
+            return
+        self._set_over(False)
         if is_chief():
-            self.save()
             serve(self.oracle, self._worker_timeout)
         else:
-            if not is_worker():
-                self.save()
             super().search(callbacks=list(callbacks))
+        self._set_over(True)
         if self._own_oracle.failure is not None:
             raise EvaluationError(f"Expected trials that can be evaluated. Received: {self._own_oracle.failure}")
         if self.evaluation == "both" and not is_worker():
@@ -364,6 +366,11 @@ class RatioTuner(Promotion):
             # Out of memory, a runtime's error: it may work the next time.
             trial.status = "FAILED" if isinstance(error, FAILED) else "INVALID"
             trial.message = traceback.format_exc()
+
+    def _set_over(self, over: bool) -> None:
+        if not is_worker():
+            self._own_oracle.over = over
+            self.save()
 
     def save(self) -> None:
         """Saves the search to its folder."""
