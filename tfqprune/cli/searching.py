@@ -43,8 +43,8 @@ def search(
         typer.Option(
             rich_help_panel="Pruning",
             show_default=False,
-            help="Start from the sensitivity solution, too; by default if its curves take no more evaluations than "
-            "there are trials.",
+            help="Have sensitivity curves guide the search; by default if they take no more evaluations than there are "
+            "trials.",
         ),
     ] = None,
     curves: Annotated[
@@ -53,7 +53,7 @@ def search(
             metavar="FILE",
             rich_help_panel="Pruning",
             show_default=False,
-            help="Start from the sensitivity solution of these curves (curves.json of --method sensitivity).",
+            help="Have these curves guide the search (curves.json of --method sensitivity).",
         ),
     ] = None,
     criterion: opt.Criterion = "auto",

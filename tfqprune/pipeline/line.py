@@ -102,7 +102,7 @@ class Line:
     ) -> PruningPlan:
         """A method's plan, saved before anything is made of it.
 
-        Where the run is about sensitivity, too, the Bayesian search starts from that solution.
+        Where the run is about sensitivity, too, its curves guide the Bayesian search.
         """
         file = self.folder.path / name / "plan.json"
         if file.exists():
