@@ -101,6 +101,22 @@ class PlanEvaluator:
             statistics = cut_statistics(self.graph, twin.alive, statistics)
         return with_accuracy({name: float(value) for name, value in results.items()}), statistics
 
+    def names(self) -> list[str]:
+        """What :meth:`evaluate` returns, by the first batch of the validation data.
+
+        Raises:
+            DataError: there is none, or its labels do not go with the outputs and the loss.
+        """
+        first = self.validation.take(1)
+        twin = self.twin or self._compiled(EvaluationTwin(SlimBuilder(self.graph, self.graph.alive({})).build()))
+        try:
+            return list(with_accuracy(twin.model.evaluate(first, verbose=0, return_dict=True)))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            raise DataError(
+                "Expected validation labels that go with the model's outputs and the loss. Received: labels that fail "
+                f"in the evaluation of the first batch: {error}"
+            ) from error
+
     def model(self, plan: PruningPlan | Removed) -> tf.keras.Model:
         """A Keras model that computes what the slim model does, batch norms re-estimated.
 
@@ -173,7 +189,7 @@ def compile_like(
         loss: as for ``compile``.
         metrics: as for ``compile``.
     """
-    known = dict(getattr(getattr(model, "_compile_config", None), "config", None) or {})
+    known = compiled_arguments(model)
     if loss is None and known.get("loss") is None and data is None:
         return
     if loss is None:
@@ -182,6 +198,11 @@ def compile_like(
         metrics = known.get("metrics") or default_metrics(loss)
     further = {key: _fresh(known[key]) for key in ("loss_weights", "weighted_metrics") if known.get(key)}
     new.compile(optimizer=_fresh(known.get("optimizer") or "adam"), loss=loss, metrics=_fresh(metrics), **further)
+
+
+def compiled_arguments(model: tf.keras.Model) -> dict[str, Any]:
+    """What a model's ``compile`` was called with; nothing where it was not."""
+    return dict(getattr(getattr(model, "_compile_config", None), "config", None) or {})
 
 
 def _fresh(value: Any) -> Any:

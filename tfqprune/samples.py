@@ -56,13 +56,10 @@ def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samp
         raise DataError(f"Expected the number of samples to be a whole number of at least 1. Received: {count!r}.")
     if isinstance(data, Samples):
         return data
-    if isinstance(data, tf.data.Dataset):
-        x, y = _from_dataset(model, data, int(count))
-    else:
-        x, y = _split((data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data)
-    arrays = [_checked_input(array, tensor) for array, tensor in zip(_per_input(model, x), model.inputs, strict=True)]
-    total = _common_length(arrays)
-    labels = None if y is None else _checked_labels(model, y, total)
+    arrays, labels = arrays_of(
+        model, _from_dataset(model, data, int(count)) if isinstance(data, tf.data.Dataset) else data
+    )
+    total = len(arrays[0])
     chosen: Any = slice(0, int(count))
     if total > count and not isinstance(data, tf.data.Dataset):
         # Arrays may be sorted by class, so the first ones will not do; the choice is always the same.
@@ -72,6 +69,20 @@ def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samp
         for array, tensor in zip(arrays, model.inputs, strict=True)
     ]
     return Samples(inputs, None if labels is None else [array[chosen] for array in labels])
+
+
+def arrays_of(model: tf.keras.Model, data: Any) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    """All samples of data that is no tf.data.Dataset, as they are: an array for each input; labels, or None.
+
+    Raises:
+        DataError: as for :func:`take_samples`, except for values that are not finite.
+    """
+    if isinstance(data, Samples):
+        return data.inputs, data.labels
+    x, y = _split((data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data)
+    arrays = [_checked_input(array, tensor) for array, tensor in zip(_per_input(model, x), model.inputs, strict=True)]
+    total = _common_length(arrays)
+    return arrays, None if y is None else _checked_labels(model, y, total)
 
 
 def batched(model: tf.keras.Model, data: tf.data.Dataset, size: int) -> tf.data.Dataset:

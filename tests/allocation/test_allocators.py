@@ -320,6 +320,20 @@ def test_curves_of_something_else_are_neither_used_nor_lost(
     assert path.read_bytes() == before
 
 
+def test_first_samples_of_a_data_set_belong_to_the_curves(tmp_path: Path) -> None:
+    def allocate(shift: float) -> None:
+        data = tf.data.Dataset.from_tensor_slices(noise()[0] + shift).batch(8)
+        allocator = tq.SensitivityAllocator(
+            tq.Budget(memory=0.8), lambda twin: 1.0, calibration=data, ladder=(0.5,), path=tmp_path / "curves.json"
+        )
+        allocator.allocate(network("float"), "latent_l1")
+
+    allocate(0)
+    allocate(0)
+    with pytest.raises(OutputError, match="Received: calibration changed"):
+        allocate(1)
+
+
 def test_metric_of_a_plan_evaluator_belongs_to_its_curves(tmp_path: Path) -> None:
     model = network("float")
     evaluator = PlanEvaluator(tq.ChannelGraph(model), noise())

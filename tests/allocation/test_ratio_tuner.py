@@ -21,7 +21,7 @@ from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.records import TrialRecord, pareto_front
 from tfqprune.budget import Limits, format_cost
 from tfqprune.criteria import get_criterion
-from tfqprune.errors import BudgetError, EvaluationError, OutputError, PlanError
+from tfqprune.errors import BudgetError, CriterionError, DataError, EvaluationError, OutputError, PlanError
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.files import write_json
 from tfqprune.twin import EvaluationTwin
@@ -156,16 +156,91 @@ def shaken(model: tf.keras.Model) -> tf.keras.Model:
         (lambda model: {"criterion": "latent_l2"}, "criterion"),
         (lambda model: {"align": 2}, "align"),
         (lambda model: {"objective": "val_loss"}, "objective"),
+        (lambda model: {"objective": keras_tuner.Objective("val_accuracy", "min")}, "objective"),
         (lambda model: {"seed": 5}, "seed"),
+        (lambda model: {"exclude": "first"}, "exclude"),
+        (lambda model: {"share": [["first", "second"]]}, "share"),
+        (lambda model: {"loss": "sparse_categorical_crossentropy"}, "loss"),
+        (lambda model: {"metrics": ["mae"]}, "metrics"),
+        (lambda model: {"evaluation": "finetune"}, "evaluation, optimizer"),
     ],
 )
 def test_another_search_in_the_same_folder_is_refused(make_tuner, model, tmp_path, change, named) -> None:
     make_tuner()
+    (tmp_path / "search" / "curves.json").write_text("{}")  # something was found out
     before = {path: path.read_bytes() for path in (tmp_path / "search").rglob("*") if path.is_file()}
     with pytest.raises(OutputError, match=f"{named} changed"):
         make_tuner(**change(model))
     assert before == {path: path.read_bytes() for path in (tmp_path / "search").rglob("*") if path.is_file()}
     make_tuner(**change(model), overwrite=True)
+
+
+def test_the_same_search_in_other_words_goes_on(make_tuner, tmp_path) -> None:
+    layers = tf.keras.layers
+    x = image = layers.Input((6, 6, 3))
+    x = layers.Add()([layers.Conv2D(8, 3, name=name)(x) for name in ("one", "tied")])
+    for name in ("two", "three"):
+        x = layers.Conv2D(6, 3, padding="same", name=name)(x)
+    model = tf.keras.Model(image, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+
+    def make(exclude, share, optimizer) -> None:
+        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metrics = [tf.keras.metrics.SparseCategoricalAccuracy()]
+        given = {"exclude": exclude, "share": share, "optimizer": optimizer, "loss": loss, "metrics": metrics}
+        make_tuner(model=model, budget=tq.Budget(memory=0.9), evaluation="finetune", **given)
+
+    make(["one"], [["two", "three"]], "sgd")
+    (tmp_path / "search" / "curves.json").write_text("{}")  # something was found out
+    make({"tied", "one"}, [{"three", "two"}], tf.keras.optimizers.SGD(0.5))
+    with pytest.raises(OutputError, match="one in which optimizer changed"):
+        make("tied", [["three", "two"]], tf.keras.optimizers.SGD(momentum=0.9))
+
+
+def test_a_mistake_does_not_bind(make_tuner, model, train, validation) -> None:
+    x, y = validation
+    endless = tf.data.Dataset.from_tensor_slices(validation).batch(16).repeat()
+    for data, message in (
+        (None, "Expected validation data"),
+        ((own for own in x), "Expected numbers"),
+        ((x[:, 1:], y), r"shape \(6, 6, 3\)"),
+        ((x, y[:-1]), "one label for each of 64 samples"),
+        ((x, y + 4), "class numbers from 4 to 7, for 4 classes"),
+        (endless, "an endless data set"),
+    ):
+        with pytest.raises(DataError, match=message):
+            make_tuner().search(train, validation_data=data, verbose=0)
+    tuner = make_tuner(loss="sparse_categorical_crossentropy")
+    with pytest.raises(DataError, match="labels that go with the model's outputs"):
+        tuner.search(train, validation_data=(x, y + 4), verbose=0)
+    with pytest.raises(DataError, match=r"shape \(6, 6, 3\)"):
+        make_tuner().search((x[:, 1:], y), validation_data=validation, verbose=0)
+    with pytest.raises(EvaluationError, match=r"among val_loss, val_accuracy\. Received: 'val_acc'"):
+        make_tuner(objective="val_acc").search(train, validation_data=validation, verbose=0)
+    with pytest.raises(DataError, match="Expected epochs"):
+        make_tuner(evaluation="both").search(train, validation_data=validation, epochs=0, verbose=0)
+    # What was made of the wrong data goes with it: the right data has scores of its own.
+    options = {"criterion": "reconstruction", "max_trials": 1}
+    with pytest.raises(PlanError, match="none for second, third, fourth"):
+        make_tuner(**options, sensitivity=bad_curves("first")).search(validation, validation_data=validation, verbose=0)
+    tuner = make_tuner(**options)
+    tuner.search(train, validation_data=validation, verbose=0)
+    plan = tq.make_plan(model, tuner.records()[0].ratios, "reconstruction", train)
+    assert tuner.get_best_plans()[0].removed == plan.removed
+
+
+def test_data_sets(make_tuner, train, validation) -> None:
+    single = tf.data.Dataset.from_tensor_slices
+    tuner = make_tuner(max_trials=1)
+    tuner.search(single(train), validation_data=single(validation), verbose=0)
+    x, y = train
+    with pytest.raises(OutputError, match="one in which first training samples changed"):
+        make_tuner(max_trials=2).search(single((x * 2, y)), validation_data=single(validation), verbose=0)
+    again = make_tuner(max_trials=2)
+    again.search(single(train), validation_data=single(validation), verbose=0)
+    assert len(again.records()) == 2
+    arrays = make_tuner(max_trials=2, project_name="arrays")
+    arrays.search(train, validation_data=validation, verbose=0)
+    assert [own.value for own in arrays.records()] == pytest.approx([own.value for own in again.records()])
 
 
 def test_other_data_is_refused(make_tuner, train, validation) -> None:
@@ -290,6 +365,19 @@ def test_fine_tuned_trials(make_tuner, model, train, validation) -> None:
     assert slim.evaluate(*validation, verbose=0)[1] == pytest.approx(best.value)
     kernel = tq.prune(model, tuner.get_best_plans()[0]).get_layer("last").kernel.numpy()
     assert np.abs(slim.get_layer("last").kernel.numpy() - kernel).max() > 0
+
+
+def test_fine_tuned_trials_have_the_metrics_that_are_compiled(make_tuner, model, train, validation) -> None:
+    copy = tf.keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    copy.compile("adam", "sparse_categorical_crossentropy", [tf.keras.metrics.SparseTopKCategoricalAccuracy(2, "top2")])
+    tuner = make_tuner(
+        model=copy, objective=keras_tuner.Objective("val_top2", "max"), evaluation="finetune", max_trials=1,
+        calibration_samples=64, sensitivity=False,
+    )  # fmt: skip
+    tuner.search(train, validation_data=validation, verbose=0)
+    assert [record.status for record in tuner.records()] == ["COMPLETED"]
+    assert tuner.records()[0].value == tuner.records()[0].metrics["val_top2"]
 
 
 def test_best_few_are_promoted(make_tuner, train, validation, tmp_path, capsys) -> None:
@@ -535,6 +623,14 @@ def test_curves_that_do_not_fit_are_refused(make_tuner, train, validation, curve
         ({"budget": 0.5}, BudgetError, "tfqprune.Budget"),
         ({"budget": tq.Budget(memory=0.01)}, BudgetError, "smallest reachable"),
         ({"evaluation": "guess"}, ValueError, "proxy, finetune, both"),
+        ({"seed": -1}, PlanError, "a whole number from 0. Received: -1"),
+        ({"seed": None}, PlanError, "a whole number from 0. Received: None"),
+        ({"objective": "val_top5"}, PlanError, r"keras_tuner.Objective\('val_top5', 'max'\)"),
+        ({"objective": ["val_accuracy", "val_loss"]}, PlanError, "Expected one objective"),
+        ({"objective": None}, PlanError, "Expected one objective"),
+        ({"share": "stages"}, PlanError, "Received: 'stages'"),
+        ({"criterion": "latent_l9"}, CriterionError, "latent_l9"),
+        ({"optimizer": "adma", "evaluation": "finetune"}, DataError, "adma"),
         ({"size_weight": -0.1}, ValueError, "at least 0"),
         ({"size_weight": math.nan}, ValueError, "at least 0"),
         ({"exclude": ["first", "second", "third", "fourth"]}, BudgetError, "smallest reachable"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras_tuner
+
+from tfqprune.errors import EvaluationError, PlanError
 
 #: the objective's name where it has a size term
 SOFT = "soft_objective"
@@ -28,6 +30,7 @@ class Goal:
         soft: whether there is a size term.
 
     Raises:
+        PlanError: several objectives or none, or one of which nobody says which way it is to go.
         ValueError: a weight that is negative or not finite.
     """
 
@@ -40,15 +43,28 @@ class Goal:
             )
         self.size_weight = float(size_weight)
         self.soft = self.size_weight > 0
-        if self.soft:
-            base = keras_tuner.Oracle(objective=objective).objective  # Keras-Tuner knows which way a metric goes
-            self.metric, self.larger_is_better = str(base.name), base.direction == "max"
-            self.objective: Any = keras_tuner.Objective(SOFT, base.direction)
-        else:
-            self.metric, self.objective = str(getattr(objective, "name", objective)), objective
+        base = _objective(objective)
+        self.metric, self.larger_is_better = str(base.name), base.direction == "max"
+        self.objective = keras_tuner.Objective(SOFT, base.direction) if self.soft else base
 
     def __str__(self) -> str:
-        return f"{self.metric} with size_weight {self.size_weight:g}" if self.soft else self.metric
+        size = f" with size_weight {self.size_weight:g}" if self.soft else ""
+        return f"{self.metric}, {self.objective.direction}{size}"
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuses an objective that no trial would have.
+
+        Args:
+            names: of the metrics of a trial.
+
+        Raises:
+            EvaluationError: the metric is not among them.
+        """
+        if self.metric not in names:
+            raise EvaluationError(
+                f"Expected an objective among {', '.join(names)}. Received: {self.metric!r}. Choose one of them, or "
+                "have it computed: metrics=[...]."
+            )
 
     def of(self, metrics: Mapping[str, float], share: float) -> dict[str, float]:
         """A trial's metrics, with the soft objective among them where there is one.
@@ -61,3 +77,19 @@ class Goal:
             return dict(metrics)
         sign = -1 if self.larger_is_better else 1
         return {**metrics, SOFT: metrics[self.metric] + sign * self.size_weight * share}
+
+
+def _objective(given: Any) -> keras_tuner.Objective:
+    """One objective that has a direction: Keras-Tuner knows that of common metrics."""
+    known = isinstance(given, str | keras_tuner.Objective)
+    try:
+        objective = keras_tuner.Oracle(objective=given).objective if known else None
+    except ValueError:
+        objective = None
+    if getattr(objective, "direction", None) in ("min", "max") and not hasattr(objective, "objectives"):
+        return objective
+    title = given if isinstance(given, str) else "val_top5"
+    raise PlanError(
+        f"Expected one objective whose direction is known. Received: {given!r}. Say which way it goes, as in "
+        f"keras_tuner.Objective({title!r}, 'max')."
+    )

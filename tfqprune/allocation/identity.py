@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import warnings
@@ -15,10 +16,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
+from tfqprune.errors import DataError
+from tfqprune.evaluation import CALIBRATION_SAMPLES, compiled_arguments
 from tfqprune.layers.running import substitute
 from tfqprune.models import feed, is_graph_model, nodes
 from tfqprune.rebuild import values_of
+from tfqprune.recovery.training import fresh_optimizer
+from tfqprune.samples import arrays_of, batched
 
+_BATCH = 64  # of data sets that have no batches
 _NUMBER = re.compile(r"_\d+$")
 
 
@@ -116,31 +122,99 @@ def scores_digest(scores: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
-def data_digest(data: Any, *, contents: bool = False) -> str:
-    """Changes with the form and size of data, and with its samples, in whatever order they come.
+def data_digest(model: tf.keras.Model, data: Any) -> str:
+    """Changes with the form, size and samples of data, in whatever order they come.
 
     Args:
+        model: whose inputs they are.
         data: arrays, (x, y), an object with ``x`` and ``y``, or a tf.data.Dataset.
-        contents: go through the samples of a tf.data.Dataset, too. One that is augmented never yields
-            the same samples twice; for that, form and size have to do.
+
+    Raises:
+        DataError: data that does not fit the model, or is endless.
     """
     if isinstance(data, tf.data.Dataset):
-        described = f"{data.element_spec} {int(data.cardinality())}"
-        return described + (f" {_checksum(data)}" if contents else "")
-    if hasattr(data, "x") and hasattr(data, "y"):
-        data = (data.x, data.y)
-    arrays = [np.asarray(array) for array in tf.nest.flatten(data)]
+        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise DataError("Expected data that ends. Received: an endless data set; bound it with .take(n).")
+        return f"{_form(data)} {_checksum(batched(model, data, _BATCH))}"
+    inputs, labels = arrays_of(model, data)
+    arrays = [*inputs, *(labels or [])]
     described = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
     return f"{described} {_checksum([arrays])}"
 
 
-def _checksum(batches: Iterable[Any]) -> str:
-    total, count = 0, 0
+def data_facts(kind: str, model: tf.keras.Model, data: Any) -> dict[str, str]:
+    """What is known of data to train on: its digest; of a tf.data.Dataset form and size, and its first samples.
+
+    Samples that are drawn anew with each pass, shuffled or augmented, say nothing and are left out.
+
+    Args:
+        kind: "training", for "training data" and "first training samples".
+        model: whose inputs they are.
+        data: arrays, (x, y), an object with ``x`` and ``y``, or a tf.data.Dataset.
+
+    Raises:
+        DataError: data that does not fit the model.
+    """
+    if not isinstance(data, tf.data.Dataset):
+        return {f"{kind} data": data_digest(model, data)}
+    facts = {f"{kind} data": _form(data)}
+    if not _by_chance(data):
+        first, again = (_checksum(batched(model, data, _BATCH), CALIBRATION_SAMPLES) for _ in range(2))
+        if first == again:
+            facts[f"first {kind} samples"] = first
+    return facts
+
+
+def _form(data: tf.data.Dataset) -> str:
+    return f"{data.element_spec} {int(data.cardinality())}"
+
+
+def _by_chance(data: tf.data.Dataset) -> bool:
+    """Whether samples may be drawn: without a seed of their own they may stay the same in one process alone."""
+    titles = [type(data).__name__.lstrip("_")]
+    for function in data._functions():
+        graph = function.function.graph.as_graph_def()
+        calls = [*graph.node, *(node for own in graph.library.function for node in own.node_def)]
+        titles += ["Random" if "seed" in node.attr else node.op for node in calls]
+    return any(title.startswith(("Random", "Shuffle")) for title in titles) or any(map(_by_chance, data._inputs()))
+
+
+def _checksum(batches: Iterable[Any], count: int | None = None) -> str:
+    """Of the first ``count`` samples, or of all, whatever their order and the size of the batches."""
+    total, done = 0, 0
     for batch in batches:
-        parts = [np.ascontiguousarray(part) for part in tf.nest.flatten(batch)]
-        for sample in zip(*parts, strict=True):
+        parts = [np.asarray(part) for part in tf.nest.flatten(batch) if part is not None]
+        if len({len(part) for part in parts}) > 1:
+            raise DataError(f"Expected one label for each sample. Received: batches of {[len(own) for own in parts]}.")
+        for sample in itertools.islice(zip(*parts, strict=True), None if count is None else count - done):
             checksum = 0
             for part in sample:
                 checksum = zlib.crc32(np.asarray(part).tobytes(), checksum)
-            total, count = (total + checksum) % 2**64, count + 1
-    return f"{count} samples {total:016x}"
+            total, done = (total + checksum) % 2**64, done + 1
+        if done == count:
+            break
+    return f"{done} samples {total:016x}"
+
+
+def training_facts(model: tf.keras.Model, loss: Any, metrics: Any, optimizer: Any | None = None) -> dict[str, Any]:
+    """How models are judged and, where there is an optimiser, trained: as given, else as the model is compiled.
+
+    Args:
+        model: the model to prune.
+        loss: as for ``compile``.
+        metrics: as for ``compile``.
+        optimizer: of fine-tuning, or None. Its learning rate is the search's own.
+
+    Raises:
+        DataError: no optimiser of Keras.
+    """
+    known = compiled_arguments(model)
+    facts = {
+        "loss": _plain([known.get("loss") if loss is None else loss, known.get("loss_weights")]),
+        "metrics": _plain([known.get("metrics") if metrics is None else metrics, known.get("weighted_metrics")]),
+    }
+    if optimizer is None:
+        return facts
+    made = fresh_optimizer(optimizer, 1.0)
+    config = {key: value for key, value in made.get_config().items() if key != "jit_compile"}  # a matter of the device
+    return {**facts, "optimizer": [type(made).__qualname__, _plain(config)]}

@@ -98,6 +98,7 @@ class Judge:
                 callbacks=callbacks,
             )
             reestimate_batch_norms(slim, self.train, self.calibration_batches, batch_size=CALIBRATION_BATCH)
+            compile_like(slim, graph.model, loss=self.loss, metrics=self.metrics)  # the metrics of the proxy
             results = slim.evaluate(self.evaluator.validation, verbose=0, return_dict=True)
         metrics = {f"val_{name}": float(value) for name, value in with_accuracy(results).items()}
         slim.save_weights(folder / f".{_WEIGHTS}")

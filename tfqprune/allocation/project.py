@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfqprune.allocation.cluster import is_worker
 from tfqprune.criteria import Criterion
 from tfqprune.errors import OutputError
 from tfqprune.files import write_json
 
 _FILE = "project.json"
 _VERSION = 1
+_PREPARED = ("scores.npz", "oracle.json")  # what a search makes of its facts before the first trial
 
 
 class Project:
-    """The folder of one search and its identity.
+    """The folder of one search and its identity, which binds once there are trials or curves to compare with.
 
     Args:
         folder: the folder.
@@ -35,15 +37,12 @@ class Project:
             raise OutputError(f"Expected a folder for the search. Received: {str(folder)!r}, which is a file.")
         # Half-written files are those of another worker of the same search, or of a process that was killed.
         occupied = folder.is_dir() and any(path.suffix != ".part" for path in folder.iterdir())
+        known = self.read() if occupied else {}  # refuses what is no search, also where it is to be overwritten
         if occupied and overwrite:
-            if not (folder / _FILE).exists() and not (folder / "oracle.json").exists():
-                raise OutputError(
-                    f"Expected the folder of an earlier search to overwrite. Received: {str(folder)!r}, which holds "
-                    "other files. Choose another directory or project_name."
-                )
             shutil.rmtree(folder)
         elif occupied:
-            self._compare()
+            changed = self._replace([key for key, value in self.facts.items() if known.get(key) != _plain(value)])
+            self.facts = self.facts if changed else {**known, **self.facts}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -60,7 +59,7 @@ class Project:
             OutputError: they differ from those of the search in the folder.
         """
         known = self.read()
-        self._refuse([key for key in facts if key in known and known[key] != _plain(facts[key])])
+        self._replace([key for key in facts if key in known and known[key] != _plain(facts[key])])
         self.facts.update(facts)
         self._write()
 
@@ -68,6 +67,8 @@ class Project:
         """The facts on disk."""
         try:
             content = json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
+            if "tfqprune_search" not in content:
+                raise ValueError(f"its {_FILE} is none of a search")
             return dict(content["facts"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
@@ -75,17 +76,19 @@ class Project:
                 f"({error}). Choose another directory or project_name."
             ) from error
 
-    def _compare(self) -> None:
-        known = self.read()
-        self._refuse([key for key, value in self.facts.items() if known.get(key) != _plain(value)])
-        self.facts = {**known, **self.facts}
-
-    def _refuse(self, changed: list[str]) -> None:
-        if changed:
+    def _replace(self, changed: list[str]) -> bool:
+        """Whether facts may be others from now on: nothing was found out with the old ones, which may be a mistake."""
+        if not changed:
+            return False
+        found = any(self.folder.glob("trial_*/trial.json")) or (self.folder / "curves.json").exists()
+        if found or is_worker():  # what a search is about is for its chief to say
             raise OutputError(
                 f"Expected the search that {str(self.folder)!r} was begun with. Received: one in which "
                 f"{', '.join(changed)} changed. Choose another project_name, or start anew with overwrite=True."
             )
+        for name in _PREPARED:
+            (self.folder / name).unlink(missing_ok=True)
+        return True
 
     def _write(self) -> None:
         write_json(self.folder / _FILE, {"tfqprune_search": _VERSION, "facts": _plain(self.facts)})

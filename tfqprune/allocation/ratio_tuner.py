@@ -21,13 +21,13 @@ from tfqprune.allocation.cluster import WORKER_TIMEOUT, chief_answers, is_chief,
 from tfqprune.allocation.curves import SensitivityCurves
 from tfqprune.allocation.display import SearchDisplay
 from tfqprune.allocation.goal import Goal
-from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
+from tfqprune.allocation.identity import data_digest, data_facts, model_digest, scores_digest, training_facts
 from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.oracle import BudgetOracle, as_starts, ratios_of
 from tfqprune.allocation.project import Project
 from tfqprune.allocation.promotion import FAILED, Promotion, hopeless
 from tfqprune.allocation.results import SCORES
-from tfqprune.allocation.space import RatioSpace, Shared
+from tfqprune.allocation.space import RatioSpace, Shared, dimensions
 from tfqprune.allocation.starting import (
     CURVES,
     Sensitivity,
@@ -45,6 +45,8 @@ from tfqprune.errors import BudgetError, EvaluationError, PlanError
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Bounds, Fitter, names_of
+from tfqprune.plan import resolve_ratios
+from tfqprune.recovery.training import cosine
 from tfqprune.scoring import choose_criterion, run_criterion
 
 _EVALUATIONS = ("proxy", "finetune", "both")
@@ -103,7 +105,10 @@ class RatioTuner(Promotion):
 
     Raises:
         BudgetError: the budget is above the original or cannot be met.
-        PlanError: names, bounds, align, share, starts or sensitivity do not fit the model; no trials.
+        PlanError: names, bounds, align, share, starts or sensitivity do not fit the model; no trials; a seed or an
+            objective that is none.
+        CriterionError: no such criterion.
+        DataError: no optimiser of Keras.
         ModelTypeError: no graph model.
         OutputError: the folder holds another search (model, budget, criterion, ... changed), or cannot be made.
     """
@@ -152,6 +157,8 @@ class RatioTuner(Promotion):
             raise ValueError(f"Expected evaluation to be one of {', '.join(_EVALUATIONS)}. Received: {evaluation!r}.")
         if isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1:
             raise PlanError(f"Expected max_trials, a whole number from 1. Received: {max_trials!r}.")
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise PlanError(f"Expected seed to be a whole number from 0. Received: {seed!r}.")
         check_sensitivity(sensitivity)
         self.goal = Goal(objective, size_weight)
         self.graph = ChannelGraph(model) if fitter is None else fitter.graph
@@ -175,9 +182,7 @@ class RatioTuner(Promotion):
             raise PlanError("Expected a model with groups that can be pruned. Received: one in which all are frozen.")
         self._starts = resolved_starts(outline, starts)
         directory, project_name = os.fspath(directory or "."), project_name or "ratio_search"
-        self._project = Project(
-            Path(directory) / project_name, self._facts(outline, seed), overwrite=overwrite and not is_worker()
-        )
+        facts = self._facts(outline, int(seed), loss, metrics, optimizer)
         bounds = {
             group.name: (int(outline.levels[group.name][0]) / group.size, outline.most[group.name])
             for group in outline.groups
@@ -186,7 +191,7 @@ class RatioTuner(Promotion):
             bounds,
             objective=self.goal.objective,
             max_trials=max_trials,
-            seed=seed,
+            seed=int(seed),
             num_random=num_random,
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
@@ -194,6 +199,7 @@ class RatioTuner(Promotion):
         self._own_oracle = oracle  # a worker's ``self.oracle`` stands in for the chief's
         oracle._display = SearchDisplay(oracle, outline.limits)
         oracle.after_trial = self._write_records
+        self._project = Project(Path(directory) / project_name, facts, overwrite=overwrite and not is_worker())
         super().__init__(
             oracle,
             directory=directory,
@@ -204,19 +210,28 @@ class RatioTuner(Promotion):
             distribution_strategy=distribution_strategy,
         )
 
-    def _facts(self, outline: Fitter, seed: int) -> dict[str, Any]:
-        criterion = self.criterion if isinstance(self.criterion, str) else get_criterion(self.criterion)
-        limits = {key: value for key, value in self._limits.items() if key != "meter"}
+    def _facts(self, outline: Fitter, seed: int, loss: Any, metrics: Any, optimizer: Any) -> dict[str, Any]:
+        criterion = self.criterion
+        if self._given_scores is None and criterion != "auto":
+            criterion = get_criterion(criterion)
+        limits = {
+            key: resolve_ratios(self.graph, value) if isinstance(value, Mapping) else value
+            for key, value in self._limits.items()
+            if key in ("align", "minimum", "maximum")
+        }
+        limits["exclude"] = sorted(outline.excluded)
         if self._fitter is not None:
             limits = {"levels": {name: levels.tolist() for name, levels in outline.levels.items()}}
+        used = optimizer or getattr(self.graph.model, "optimizer", None) or "adam"  # as for every fine-tuning
         facts = {
             "model": model_digest(self.graph),
             "budget": self.budget.as_dict(),
             "objective": str(self.goal),
             "seed": seed,
             "evaluation": self.evaluation,
-            "share": self._share,
-            **{key: dict(value) if isinstance(value, Mapping) else value for key, value in limits.items()},
+            "share": dimensions(outline, self._share).tolist(),
+            **training_facts(self.graph.model, loss, metrics, None if self.evaluation == "proxy" else used),
+            **limits,
         }
         return facts | (
             {"criterion": criterion} if self._given_scores is None else {"scores": scores_digest(self._given_scores)}
@@ -245,7 +260,8 @@ class RatioTuner(Promotion):
 
         Args:
             train: (x, y) arrays, anything with ``.x`` and ``.y``, a batched tf.data.Dataset; or x, with
-                ``y`` beside it. Batch norms are re-estimated on its first samples.
+                ``y`` beside it. Batch norms are re-estimated on its first samples. A tf.data.Dataset is known again by
+                its first 2048 samples; one that is shuffled or augmented by its form and size alone.
             y: the labels, where ``train`` is x alone.
             validation_data: the same, to judge trials by.
             epochs: of fine-tuning, where trials are fine-tuned.
@@ -255,22 +271,14 @@ class RatioTuner(Promotion):
                 metrics and ratios, too, fine-tuned or not.
 
         Raises:
-            EvaluationError: too many trials failed in a row, by proxy or when they were fine-tuned.
+            EvaluationError: the objective is not among the metrics; too many trials failed in a row, by proxy or when
+                they were fine-tuned.
             ClusterError: this is the chief of a cluster, and its port is in use; or a worker that no chief answers.
             DataError: data that is not (inputs, labels), or empty.
             PlanError: sensitivity curves of another model, or incomplete.
             OutputError: other data than this search was begun with.
         """
         train = train if y is None else (train, y)
-        training = {"epochs": epochs, "learning rate": learning_rate} if self.evaluation != "proxy" else {}
-        self._project.add(
-            {
-                "training data": data_digest(train),
-                "validation data": data_digest(validation_data, contents=True),
-                "calibration samples": self._calibration_samples,
-                **training,
-            }
-        )
         evaluator = PlanEvaluator(
             self.graph,
             validation_data,
@@ -280,6 +288,17 @@ class RatioTuner(Promotion):
             loss=self.loss,
             metrics=self.metrics,
         )
+        self.goal.check([f"val_{name}" for name in evaluator.names()])
+        model = self.graph.model
+        facts = {
+            **data_facts("training", model, train),
+            "validation data": data_digest(model, validation_data),
+            "calibration samples": self._calibration_samples,
+        }
+        if self.evaluation != "proxy":
+            cosine(learning_rate, 1, epochs)  # refuses numbers that make no sense
+            facts |= {"epochs": epochs, "learning rate": learning_rate}
+        self._project.add(facts)
         self._own_oracle.verbose = verbose
         self._prepare(train, evaluator)
         self._judge = Judge(
@@ -416,8 +435,12 @@ class RatioTuner(Promotion):
         chosen = choose_criterion(self.graph, self.criterion, data)
         known = self._project.read()
         if chosen.needs_data:
-            digest = known["training data"] if self._data is None else data_digest(self._data)
-            self._project.add({"criterion data": digest})
+            if self._data is None:
+                names = {"training data": "criterion data", "first training samples": "first criterion samples"}
+                own = {names[key]: value for key, value in known.items() if key in names}
+            else:
+                own = data_facts("criterion", self.graph.model, data)
+            self._project.add(own)
         saved = self._project.folder / SCORES
         # What a function does is seen by its scores alone.
         reusable = known.get("criterion used") == chosen.name and not isinstance(chosen, FunctionCriterion)

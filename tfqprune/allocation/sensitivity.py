@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfqprune.allocation.base import Allocator, register_allocator
 from tfqprune.allocation.curves import LADDER, Removed, SensitivityCurves, measure
-from tfqprune.allocation.identity import data_digest, model_digest, scores_digest
+from tfqprune.allocation.identity import data_digest, data_facts, model_digest, scores_digest
 from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import EvaluationError, OutputError, PlanError
@@ -106,8 +106,10 @@ class SensitivityAllocator(Allocator):
             "ladder": list(self._ladder),
             "levels": {name: levels.tolist() for name, levels in fitter.levels.items()},
             "metric": "evaluate" if own_function else self._metric,
-            "validation": None if self._validation is None else data_digest(self._validation, contents=True),
-            "calibration": None if calibration is None else data_digest(calibration),
+            "validation": None if self._validation is None else data_digest(fitter.graph.model, self._validation),
+            "calibration": None
+            if calibration is None
+            else list(data_facts("calibration", fitter.graph.model, calibration).values()),
             "calibration samples": None if calibration is None else self._samples,
         }
         curves = SensitivityCurves(identity)

@@ -36,7 +36,7 @@ class RatioSpace:
         self.fitter = fitter
         self.below = below
         self.names = fitter.names
-        self.dimension_of = _dimensions(fitter, share)
+        self.dimension_of = dimensions(fitter, share)
         self.dimensions = int(self.dimension_of.max()) + 1 if len(self.names) else 0
         most = fitter.most
         self.uniform: Fit = fitter.fit(lambda ratio: {name: min(ratio, most[name]) for name in most})
@@ -80,7 +80,12 @@ class RatioSpace:
         return np.array([ratios[name] for name in self.names]) @ self._average
 
 
-def _dimensions(fitter: Fitter, share: Shared) -> np.ndarray:
+def dimensions(fitter: Fitter, share: Shared) -> np.ndarray:
+    """The number of the preference that each group follows, the same however ``share`` is spelled.
+
+    Raises:
+        PlanError: see :class:`RatioSpace`.
+    """
     names = fitter.names
     if share is None:
         return np.arange(len(names))
