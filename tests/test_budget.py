@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,12 +75,22 @@ def test_amounts(name: str, amount: object, value: float, relative: bool) -> Non
         ({"memory": 10**400}, "at most the original's. Received: a whole number too large"),
         ({"memory": 1.5}, "Received: 1.5, above 1 and no whole number. Write a share .* up to 1"),
         ({"tflite_bytes": np.float32(50.5)}, "no whole number"),
+        ({"params": "0.5"}, r"says less than one. Write 0.5 without quotes, or \"50 %\""),
+        ({"macs": ".25"}, 'Write 0.25 without quotes, or "25 %"'),
+        ({"bops": "0"}, "above zero"),
         ({"latency": 0.5, "measure_latency": 3}, "a function of the slim model"),
     ],
 )
 def test_refused(arguments: dict, message: str) -> None:
     with pytest.raises(BudgetError, match=message):
         tq.Budget(**arguments)
+
+
+@pytest.mark.parametrize("amount", [Fraction(1, 2), Decimal("0.5"), np.float32(0.5), tf.constant(0.5)])
+def test_numbers_of_any_type_can_be_written_to_a_file(amount: object) -> None:
+    budget = tq.Budget(memory=amount, params=np.int64(2048))
+    assert json.dumps(budget.as_dict()) == '{"params": 2048.0, "memory": 0.5}'
+    assert budget == tq.Budget(memory=0.5, params=2048)
 
 
 def test_resolve_and_hold() -> None:

@@ -10,7 +10,7 @@ import tflite_export as te
 import tfqprune as tq
 from tfqprune.errors import BudgetError
 from tfqprune.fitting import Fitter
-from tfqprune.measuring import Meter, estimate
+from tfqprune.measuring import Meter, lines
 from tfqprune.testing.criteria import network
 
 
@@ -72,29 +72,36 @@ def test_latency_of_a_device() -> None:
             assert 2 + fitter.counted({**fit.counts, name: count - 1})["macs"] / 10_000 > limit
 
 
-def test_estimates_by_hand() -> None:
+def test_lines_by_hand() -> None:
     seen = [
         {"memory": 100.0, "macs": 1000.0, "tflite_bytes": 350.0, "latency": 3.0},
         {"memory": 60.0, "macs": 500.0, "tflite_bytes": 320.0, "latency": 2.0},
     ]
     # The largest rest is 320 - 60. The line through both latencies has a fixed part of 1, and 1 / 500 a MAC.
-    assert estimate(["tflite_bytes", "latency"], {"memory": 80.0, "macs": 600.0}, seen) == {
-        "tflite_bytes": pytest.approx(340.0),
-        "latency": pytest.approx(2.2),
-    }
+    found = lines(["tflite_bytes", "latency"], seen)
+    assert found == {"tflite_bytes": (260.0, 1.0), "latency": (pytest.approx(1.0), pytest.approx(1 / 500))}
 
 
-def test_estimates_are_cautious() -> None:
-    def latency(*seen: tuple[float, float]) -> float:
-        known = [{"macs": macs, "latency": time} for macs, time in seen]
-        return estimate(["latency"], {"macs": 600.0}, known)["latency"]
-
-    # One model: in proportion, 600 / 1000 of 3.
-    assert latency((1000.0, 3.0)) == pytest.approx(1.8)
-    # The ends again say 1 and 1 / 500; the model between them took 2 / 500 more for each MAC: 1 + 600 * 3 / 500.
-    assert latency((1000.0, 3.0), (500.0, 4.0), (100.0, 1.2)) == pytest.approx(4.6)
-    # The larger one was faster: the fixed part is all that it took, and the other paid 1 / 500 a MAC.
-    assert latency((1000.0, 2.0), (500.0, 3.0)) == pytest.approx(3.2)
+@pytest.mark.parametrize(
+    ("seen", "fixed", "slope"),
+    [
+        # One model: in proportion.
+        ([(1000, 3)], 0, 0.003),
+        # The larger one was faster: the fixed part is all that it took; the median of 0 and 1 / 500 a MAC says 2.5 for
+        # the other one, which took 1.2 times that.
+        ([(1000, 2), (500, 3)], 1.2 * 2, 1.2 * 0.001),
+        # In proportion, and one of five took three times as long: no matter which.
+        ([(1000, 10), (600, 18), (500, 5), (450, 4.5), (300, 3)], 0, 0.01),
+        ([(1000, 10), (600, 6), (500, 5), (450, 4.5), (300, 9)], 0, 0.01),
+        # Two of seven took half as long again: that is no chance.
+        ([(1000, 10), (600, 9), (550, 5.5), (500, 5), (450, 6.75), (400, 4), (300, 3)], 0, 0.015),
+        # Nothing takes any time.
+        ([(1000, 0), (500, 0)], 0, 0),
+    ],
+)
+def test_latency_is_estimated_with_care(seen: list[tuple[float, float]], fixed: float, slope: float) -> None:
+    found = lines(["latency"], [{"macs": macs, "latency": latency} for macs, latency in seen])
+    assert found["latency"] == (pytest.approx(fixed, abs=1e-9), pytest.approx(slope))
 
 
 def test_projection_by_estimates_measures_nothing(measured) -> None:

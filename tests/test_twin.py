@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfqprune as tq
-from tfqprune.errors import ActivationError, DataError, ModelTypeError, PlanError
+from tfqprune.errors import ActivationError, DataError, EvaluationError, ModelTypeError, PlanError
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.recovery import reestimate_batch_norms
 from tfqprune.testing import random_plan, shake
@@ -276,6 +276,22 @@ def test_follows_the_compiled_model() -> None:
     assert results["accuracy"] == results["categorical_accuracy"]
     expected = model.evaluate(x, y, verbose=0, return_dict=True)
     assert results["area"] == pytest.approx(expected["area"])
+
+
+class Above(tf.keras.metrics.Mean):
+    """Has an argument that its get_config() does not know."""
+
+    def __init__(self, threshold: float, name: str = "above") -> None:
+        super().__init__(name)
+        self.threshold = threshold
+
+
+def test_metrics_that_cannot_be_made_anew() -> None:
+    model = tf.keras.models.clone_model(network("float"))
+    model.compile("sgd", "sparse_categorical_crossentropy", [Above(0.5)])
+    data = random_inputs(model, batch=8)[0], np.zeros(8, int)
+    with pytest.raises(EvaluationError, match=r"Received: Above \('above'\), .* Give its class a get_config\(\)"):
+        PlanEvaluator(tq.ChannelGraph(model), data)
 
 
 def test_bad_data() -> None:

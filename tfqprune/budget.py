@@ -106,9 +106,10 @@ class Budget:
             )
         given = dict(zip(COUNTED + MEASURED, (params, macs, bops, memory, tflite_bytes, latency), strict=True))
         for name, amount in given.items():
-            object.__setattr__(self, name, amount)
             if amount is not None:
                 parse_amount(name, amount)
+                amount = _plain(amount)
+            object.__setattr__(self, name, amount)
         if measure_latency is not None and not callable(measure_latency):
             raise BudgetError(
                 f"Expected measure_latency to be a function of the slim model. Received: {measure_latency!r}."
@@ -229,6 +230,25 @@ def parse_amount(name: str, amount: Any) -> tuple[float, bool]:
     return value, relative
 
 
+def check_budget(budget: Any) -> Budget:
+    """The budget, if it is one.
+
+    Raises:
+        BudgetError: it is something else.
+    """
+    if not isinstance(budget, Budget):
+        raise BudgetError(
+            f"Expected a tfqprune.Budget, as in Budget(memory=0.5). Received: {budget!r} "
+            f"(of type {type(budget).__name__})."
+        )
+    return budget
+
+
+def _plain(amount: Any) -> Amount:
+    """An amount as Python's own type, which can be written to files."""
+    return amount if isinstance(amount, str | int) else float(amount)
+
+
 def _as_float(name: str, amount: Any) -> float:
     try:
         return float(amount)
@@ -260,6 +280,11 @@ def _parse_text(name: str, text: str) -> tuple[float, bool]:
     if unit not in _UNITS[name] or (name in (*MEASURED, "memory") and not unit):
         known = ", ".join(repr(known) for known in [*_UNITS[name], "%"] if known)
         raise BudgetError(f"Expected the budget for {name} in one of {known}. Received: {text!r}.")
+    if not unit and 0 < value < 1:
+        raise BudgetError(
+            f"Expected a budget for {name} of at least 1, or a share of the original. Received: {text!r}, which says "
+            f'less than one. Write {value:g} without quotes, or "{100 * value:g} %".'
+        )
     return value * _UNITS[name][unit], False
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import DataError
+from tfqprune.errors import DataError, EvaluationError
 from tfqprune.plan import PruningPlan, checked_removal
 from tfqprune.recovery.training import TrainingData, choose_loss, default_metrics, prepare
 from tfqprune.samples import take_samples
@@ -164,7 +164,7 @@ def _batch_norms(model: tf.keras.Model) -> list[tf.keras.layers.BatchNormalizati
     return [layer for layer in layers.values() if isinstance(layer, tf.keras.layers.BatchNormalization)]
 
 
-def with_accuracy(results: dict[str, float]) -> dict[str, float]:
+def with_accuracy(results: dict[str, Any]) -> dict[str, Any]:
     """Adds ``accuracy`` where there is one under a longer name only (sparse_categorical_accuracy)."""
     longer = [name for name in results if name.endswith("_accuracy")]
     return results if "accuracy" in results or not longer else {**results, "accuracy": results[longer[0]]}
@@ -214,5 +214,12 @@ def _fresh(value: Any) -> Any:
     if isinstance(
         value, tf.keras.optimizers.Optimizer | tf.keras.optimizers.legacy.Optimizer | tf.keras.metrics.Metric
     ):
-        return type(value).from_config(value.get_config())
+        try:
+            return type(value).from_config(value.get_config())
+        except (TypeError, NotImplementedError) as error:
+            raise EvaluationError(
+                f"Expected metrics and optimizers that can be made anew from their get_config(). Received: "
+                f"{type(value).__name__} ({getattr(value, 'name', 'no name')!r}), which cannot: {error}. "
+                "Give its class a get_config() that returns all arguments of its constructor."
+            ) from error
     return value

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from tfqprune.budget import Budget, Limits
@@ -37,6 +38,7 @@ class Meter:
         self._measured: dict[tuple[tuple[str, int], ...], dict[str, float]] = {}
         #: all costs of every model that was measured
         self.observations: list[dict[str, float]] = []
+        self._lines: Lines = {}
 
     def counted(self, removed: Removed) -> dict[str, float]:
         """Parameters, MACs, BOPs and memory (bytes); microseconds a call."""
@@ -56,13 +58,17 @@ class Meter:
             slim = SlimBuilder(self.graph, self.graph.alive(dict(removed))).build()
             self._measured[key] = self._measure(slim)
             self.observations.append({**self.counted(removed), **self._measured[key]})
+            self._lines = lines(self.budget.measured, self.observations)
         return self._measured[key]
 
     def expected(self, removed: Removed) -> dict[str, float]:
-        """As :meth:`costs` without measuring: measured costs as remembered, or else estimated (:func:`estimate`)."""
+        """As :meth:`costs` without measuring: measured costs as remembered, or else estimated (:func:`lines`)."""
         counted = self.counted(removed)
         known = self._measured.get(_key(removed))
-        return {**counted, **(estimate(self.budget.measured, counted, self.observations) if known is None else known)}
+        return {**counted, **(self._estimated(counted) if known is None else known)}
+
+    def _estimated(self, counted: Mapping[str, float]) -> dict[str, float]:
+        return {name: fixed + slope * counted[FOLLOWS[name]] for name, (fixed, slope) in self._lines.items()}
 
     def costs(self, removed: Removed) -> dict[str, float]:
         """Counted and measured costs together."""
@@ -90,40 +96,44 @@ class Meter:
 FOLLOWS = {"tflite_bytes": "memory", "latency": "macs"}
 
 
-def estimate(
-    names: Iterable[str], counted: Mapping[str, float], observations: Sequence[Mapping[str, float]]
-) -> dict[str, float]:
-    """Measured costs by the counted ones, on the cautious side.
+#: measured cost -> what is measured where nothing is counted, and what each counted unit adds
+Lines = dict[str, tuple[float, float]]
 
-    A file is the memory of its weights and a rest, a latency a fixed part and time in proportion to the
-    multiplications. The largest rest and the largest proportion among the observations count; the fixed part is that of
-    the straight line through the smallest and the largest model among them.
+
+def lines(names: Iterable[str], observations: Sequence[Mapping[str, float]]) -> Lines:
+    """Measured costs as straight lines over the counted ones, on the cautious side.
+
+    A file is the memory of its weights and the largest rest that was seen. A latency is a fixed part and time in
+    proportion to the multiplications, by the median over pairs of models of which one is far larger; the line is
+    raised until one in ten observations (rounded up, of three or more) lies above it: a machine that was busy for a
+    moment does not spoil the estimate, models that are slow again and again do raise it.
 
     Args:
         names: measured costs.
-        counted: costs of a model that was not measured.
-        observations: all costs of models that were, at least one.
+        observations: all costs of models that were measured, at least one.
     """
-    found = {}
+    found: Lines = {}
     for name in names:
-        own = counted[FOLLOWS[name]]
-        known = [(costs[FOLLOWS[name]], costs[name]) for costs in observations]
+        counted, cost = (np.array([seen[key] for seen in observations], float) for key in (FOLLOWS[name], name))
         if name == "latency":
-            fixed = _fixed_part(known)
-            slope = max(((cost - fixed) / counted for counted, cost in known if counted), default=0.0)
-            found[name] = fixed + own * slope
+            found[name] = _line(counted, cost)
         else:
-            found[name] = own + max(cost - counted for counted, cost in known)
+            found[name] = float((cost - counted).max()), 1.0
     return found
 
 
-def _fixed_part(known: Sequence[tuple[float, float]]) -> float:
-    """What pairs of counted and measured cost say is measured where nothing is counted; 0 by one pair alone."""
-    (small, low), (large, high) = min(known), max(known)
-    if small == large:
-        return 0.0
-    line = low - small * (high - low) / (large - small)
-    return min(max(line, 0.0), *(cost for _, cost in known))
+def _line(counted: np.ndarray, cost: np.ndarray) -> tuple[float, float]:
+    """Fixed part and slope of a cautious line through observations, see :func:`lines`."""
+    small, large = np.nonzero(counted[None, :] - counted[:, None] > np.ptp(counted) / 2)
+    fixed = 0.0
+    if len(small):
+        slopes = (cost[large] - cost[small]) / (counted[large] - counted[small])
+        fixed = float(np.clip(np.median(cost[small] - counted[small] * slopes), 0.0, cost.min()))
+    slope = float(np.median((cost - fixed) / np.maximum(counted, 1)))
+    line = fixed + slope * counted
+    excess = np.sort(np.divide(cost, line, out=np.ones_like(line), where=line > 0))[::-1]
+    raised = max(float(excess[-(-len(excess) // 10) if len(excess) > 2 else 0]), 1.0)
+    return raised * fixed, raised * slope
 
 
 #: measurements in a row on the same side of the limit, after which the line is no longer believed

@@ -50,6 +50,33 @@ def test_with_a_tuner_of_choice(compiled, train, validation, tmp_path: Path, kin
     assert best.evaluate(*validation, verbose=0)[1] == pytest.approx(score, abs=1e-6)
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "sparse_categorical_accuracy"])
+def test_the_best_epoch_counts(compiled, train, validation, tmp_path: Path, metric: str) -> None:
+    compiled.compile(tf.keras.optimizers.Adam(0.3), "sparse_categorical_crossentropy", [metric])
+    hypermodel = tq.PruningHyperModel(compiled, tq.Budget(memory=0.6), "latent_l1", train)
+    seen: list[list[float]] = []
+
+    class Recorder(tf.keras.callbacks.Callback):
+        """Is copied for each trial, so it writes to a list outside."""
+
+        def on_train_begin(self, logs=None) -> None:
+            seen.append([])
+
+        def on_epoch_end(self, epoch, logs=None) -> None:
+            seen[-1].append(logs[f"val_{metric}"])
+
+    tuner = tq.legacy_tuner(keras_tuner.RandomSearch)(
+        hypermodel, objective="val_accuracy", directory=tmp_path, max_trials=3, seed=1
+    )
+    tuner.search(*train, validation_data=validation, epochs=6, verbose=0, callbacks=[Recorder()])
+    assert any(values[-1] < max(values) for values in seen)  # else the last epoch would do
+    trials = [tuner.oracle.trials[name] for name in sorted(tuner.oracle.trials)]
+    assert [trial.score for trial in trials] == [max(values) for values in seen]
+    best = tuner.oracle.get_best_trials()[0]
+    assert best.best_step == seen[trials.index(best)].index(best.score)
+    assert tuner.get_best_models()[0].evaluate(*validation, verbose=0)[1] == pytest.approx(best.score, abs=1e-6)
+
+
 def test_a_model_that_is_not_compiled_is_refused_before_the_search(model, tmp_path: Path) -> None:
     hypermodel = tq.PruningHyperModel(model, tq.Budget(memory=0.6), "latent_l1")
     assert hypermodel.plan(keras_tuner.HyperParameters()).removed
@@ -62,6 +89,8 @@ def test_a_model_that_is_not_compiled_is_refused_before_the_search(model, tmp_pa
 def test_refused(compiled, train, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="smallest reachable"):
         tq.PruningHyperModel(compiled, tq.Budget(memory=0.01), "latent_l1")
+    with pytest.raises(BudgetError, match=r"Expected a tfqprune.Budget, .* Received: 0.5 \(of type float\)"):
+        tq.PruningHyperModel(compiled, 0.5, "latent_l1")
     with pytest.raises(TypeError, match="a tuner class"):
         tq.legacy_tuner(keras_tuner.oracles.RandomSearchOracle)
     tuner = tq.legacy_tuner(keras_tuner.RandomSearch)(

@@ -21,7 +21,9 @@ from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.records import TrialRecord, pareto_front
 from tfqprune.budget import Limits, format_cost
 from tfqprune.criteria import get_criterion
-from tfqprune.errors import BudgetError, CriterionError, DataError, EvaluationError, OutputError, PlanError
+from tfqprune.errors import (
+    BudgetError, CriterionError, DataError, EvaluationError, ExportError, OutputError, PlanError,
+)  # fmt: skip
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.files import write_json
 from tfqprune.twin import EvaluationTwin
@@ -349,11 +351,16 @@ def test_nothing_but_failures_ends_the_search(make_tuner, train, validation, mon
     assert [record.status for record in again.records()] == ["FAILED"] * 3 + ["COMPLETED"] * 6
 
 
-def test_small_budget_space_is_exhausted(make_tuner, train, validation) -> None:
+def test_small_budget_space_is_exhausted(make_tuner, train, validation, capsys) -> None:
     # One group alone has one largest size within a budget.
     tuner = make_tuner(exclude=["first", "second", "fourth"], budget=tq.Budget(memory=0.8))
-    tuner.search(train, validation_data=validation, verbose=0)
+    assert tuner.remaining_trials == 6
+    tuner.search(train, validation_data=validation)
     assert len(tuner.records()) == 1
+    assert tuner.remaining_trials == 0
+    tuner.search(train, validation_data=validation)
+    said = "search over after 1 of 6 trials: no further plan found on the budget"
+    assert capsys.readouterr().out.count(said) == 1
 
 
 def test_fine_tuned_trials(make_tuner, model, train, validation) -> None:
@@ -615,6 +622,8 @@ def test_curves_that_do_not_fit_are_refused(make_tuner, train, validation, curve
     [
         ({"max_trials": 0}, PlanError, "a whole number from 1. Received: 0"),
         ({"max_trials": None}, PlanError, "a whole number from 1. Received: None"),
+        ({"promote": "x"}, PlanError, "Expected promote, a whole number from 1. Received: 'x'"),
+        ({"promote": -1}, PlanError, "Expected promote, a whole number from 1. Received: -1"),
         ({"starts": [{"frist": 0.5}]}, PlanError, "Did you mean 'first'"),
         ({"starts": [{"first": -0.5}]}, PlanError, "preferences of at least 0"),
         ({"starts": {"first": 0.5}}, PlanError, "a list of ratios by group"),
@@ -641,6 +650,18 @@ def test_refused(make_tuner, tmp_path, options, error, message) -> None:
     with pytest.raises(error, match=message):
         make_tuner(**options)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_asked_for(make_tuner) -> None:
+    tuner = make_tuner()
+    with pytest.raises(BudgetError, match=r"params, macs, bops, memory. Received: 'foo'"):
+        tuner.pareto_front("foo")
+    with pytest.raises(BudgetError, match="a search with a budget for it"):
+        tuner.get_front_plans("latency")
+    assert tuner.pareto_front("macs") == []
+    for ask in (tuner.get_best_plans, tuner.get_best_models, tuner.get_best_hyperparameters):
+        with pytest.raises(PlanError, match=r"a whole number from 1. Received: 0"):
+            ask(0)
 
 
 def test_front_by_hand() -> None:
@@ -715,3 +736,71 @@ def test_measured_budget_holds_for_all_that_is_returned(make_tuner, model, train
     assert {row["trial"] for row in rows if row["estimated_latency"]} == set(truth)
     kept = json.loads((tmp_path / "search" / "front.json").read_text())
     assert {entry["trial"] for entry in kept} <= {record.trial for record in measured}
+
+
+def test_one_slow_reading_does_not_shrink_all_later_trials(make_tuner, model, train, validation) -> None:
+    calls = []
+
+    def device(slim: tf.keras.Model) -> float:
+        """Milliseconds in proportion to the MACs; something else ran when the second model was measured."""
+        calls.append(slim)
+        return (3 if len(calls) == 2 else 1) * tq.cost(slim).macs / 1e5
+
+    tuner = make_tuner(budget=tq.Budget(latency=0.6, measure_latency=device), max_trials=10)
+    tuner.search(train, validation_data=validation, verbose=0)
+    shares = [record.metrics["macs"] / tq.cost(model).macs for record in tuner.records()]
+    assert len(shares) == 10
+    assert max(shares[1:]) <= 0.6
+    assert min(shares[1:]) > 0.5
+    for plan in tuner.get_best_plans(10):
+        assert plan.notes["costs"]["latency"] <= 0.6 * tq.cost(model).macs / 1e5
+
+
+@pytest.fixture
+def improving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trial is better than the ones before, so that its costs are measured."""
+    calls: list[object] = []
+
+    def proxy(self: Judge, counts: object, folder: Path) -> dict[str, float]:
+        calls.append(counts)
+        return {"val_accuracy": len(calls) / 100}
+
+    monkeypatch.setattr(Judge, "proxy", proxy)
+
+
+@pytest.mark.usefixtures("improving")
+@pytest.mark.parametrize("error", [None, ExportError("Expected luck. Received: none.")])
+def test_a_model_that_cannot_be_measured_fails_its_trial(make_tuner, train, validation, error) -> None:
+    sick = []
+
+    def device(slim: tf.keras.Model) -> float:
+        if not tuner or len(tuner[0].oracle.trials) not in sick:
+            return tq.cost(slim).macs / 1e5
+        if error is not None:
+            raise error
+        return math.nan
+
+    tuner: list[tq.RatioTuner] = []
+    tuner.append(make_tuner(budget=tq.Budget(latency=0.6, measure_latency=device), max_consecutive_failed_trials=2))
+    sick += [3, 5, 6]
+    with pytest.raises(EvaluationError, match="2 failed trials in a row"):
+        tuner[0].search(train, validation_data=validation, verbose=0)
+    records = tuner[0].records()
+    assert [record.status for record in records] == [*["COMPLETED"] * 2, "FAILED", "COMPLETED", "FAILED", "FAILED"]
+    assert "cannot be measured: Expected" in records[2].message
+
+
+@pytest.mark.usefixtures("improving")
+def test_a_model_that_cannot_be_measured_is_not_promoted(make_tuner, train, validation, monkeypatch, capsys) -> None:
+    holds, tried = tq.RatioTuner._holds, []
+
+    def sick(self: tq.RatioTuner, trial) -> bool:
+        if int(trial.trial_id) == 2:
+            raise BudgetError("Expected milliseconds. Received: nan.")
+        return holds(self, trial)
+
+    monkeypatch.setattr(tq.RatioTuner, "_holds", sick)
+    monkeypatch.setattr(tq.RatioTuner, "_tune", lambda self, trial, callbacks: tried.append(trial.trial_id) or True)
+    make_tuner(max_trials=4, evaluation="both").search(train, validation_data=validation)
+    assert tried == ["3", "1", "0"]
+    assert "trial 3 cannot be measured: Expected milliseconds" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.budget import Budget
+from tfqprune.budget import Budget, check_budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import BudgetError
 from tfqprune.fitting import Bounds, Fit, Fitter, names_of
@@ -31,12 +31,7 @@ class Allocator(ABC):
     name: ClassVar[str] = ""
 
     def __init__(self, budget: Budget) -> None:
-        if not isinstance(budget, Budget):
-            raise BudgetError(
-                f"Expected a tfqprune.Budget, as in Budget(memory=0.5). Received: {budget!r} "
-                f"(of type {type(budget).__name__})."
-            )
-        self.budget = budget
+        self.budget = check_budget(budget)
         #: what :meth:`allocate` was given for the criterion; allocators that try plans out use it, too
         self._data: Any = None
 

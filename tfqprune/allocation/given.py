@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfqprune.budget import Budget
+from tfqprune.budget import Budget, check_budget
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.errors import BudgetError, PlanError
 from tfqprune.plan import PruningPlan
@@ -19,12 +19,7 @@ def check_counted(budget: Any) -> Budget:
     Raises:
         BudgetError: it is none, or bounds a cost that has to be measured.
     """
-    if not isinstance(budget, Budget):
-        raise BudgetError(
-            f"Expected a tfqprune.Budget, as in Budget(params=0.5). Received: {budget!r} (of type "
-            f"{type(budget).__name__})."
-        )
-    if budget.measured:
+    if check_budget(budget).measured:
         raise BudgetError(
             "Expected a budget of costs that have a gradient: params, macs, bops, memory. "
             f"Received: {', '.join(budget.measured)}, which must be measured. memory follows the size of the file."

@@ -9,10 +9,11 @@ from typing import Any
 import keras_tuner
 import numpy as np
 import tensorflow as tf
+from keras_tuner.src.backend import keras as tuners_keras  # the one whose History Keras-Tuner knows
 
 from tfqprune.allocation.base import unscored
 from tfqprune.allocation.oracle import PREFIX
-from tfqprune.budget import Budget
+from tfqprune.budget import Budget, check_budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import ModelTypeError
 from tfqprune.evaluation import CALIBRATION_BATCH, CALIBRATION_SAMPLES, compile_like, with_accuracy
@@ -66,6 +67,7 @@ class PruningHyperModel(keras_tuner.HyperModel):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
+        check_budget(budget)
         self.model, self.data = model, data
         self._batches = -(-calibration_samples // CALIBRATION_BATCH)
         graph = ChannelGraph(model)
@@ -104,16 +106,21 @@ class PruningHyperModel(keras_tuner.HyperModel):
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: tf.keras.Model, *args: Any, callbacks: Any = (), **kwargs: Any
-    ) -> dict[str, float]:
-        """Trains a model as its ``fit`` does; the metrics of the last epoch.
+    ) -> Any:
+        """Trains a model as its ``fit`` does; the history, of which Keras-Tuner takes the best epoch.
 
-        Not the history: Keras-Tuner takes that of Keras 3 alone.
+        It is one of Keras 3: Keras-Tuner takes no other.
         """
         adapted = [own if isinstance(own, tf.keras.callbacks.Callback) else _Adapter(own) for own in callbacks]
-        history = model.fit(*args, callbacks=adapted, **kwargs).history
-        last = {name: float(values[-1]) for name, values in history.items()}
-        validation = {name.removeprefix("val_"): value for name, value in last.items() if name.startswith("val_")}
-        return {**last, **{f"val_{name}": value for name, value in with_accuracy(validation).items()}}
+        history = tuners_keras.callbacks.History()
+        history.history = _with_val_accuracy(model.fit(*args, callbacks=adapted, **kwargs).history)
+        return history
+
+
+def _with_val_accuracy(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds ``val_accuracy`` where it has a longer name (:func:`with_accuracy`)."""
+    validation = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
+    return {**logs, **{f"val_{name}": value for name, value in with_accuracy(validation).items()}}
 
 
 class _Adapter(tf.keras.callbacks.Callback):
@@ -135,7 +142,7 @@ class _Adapter(tf.keras.callbacks.Callback):
         self.callback.on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.callback.on_epoch_end(epoch, logs)
+        self.callback.on_epoch_end(epoch, _with_val_accuracy(logs or {}))
 
 
 def legacy_tuner(tuner: type[keras_tuner.Tuner]) -> type[keras_tuner.Tuner]:

@@ -103,7 +103,9 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
             values = _values(space.exact(preferences).ratios)
             if not self._duplicate(values):
                 return {"status": "RUNNING", "values": values}
-        self._exhausted = True  # the budget leaves no further plan to try
+        if not self._exhausted and self.verbose:
+            print(f"search over after {number} of {self.max_trials} trials: no further plan found on the budget")
+        self._exhausted = True
         return {"status": "STOPPED", "values": None}
 
     def _preferences(self, space: RatioSpace, rng: np.random.Generator) -> np.ndarray:
@@ -155,6 +157,10 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
         if self.space is None:
             raise RuntimeError("Expected the oracle's space to be set before the search. Received: none.")
         return self.space
+
+    def remaining_trials(self) -> int:
+        """How many trials are still to begin: none once the budget leaves no further plan to try."""
+        return 0 if self._exhausted else max((self.max_trials or 0) - len(self.trials), 0)
 
     def _check_consecutive_failures(self) -> None:
         # The base class raises here, before the trial is saved and while it holds a lock.

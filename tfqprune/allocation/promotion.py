@@ -14,10 +14,12 @@ from keras_tuner.engine.trial import Trial
 from tfqprune.allocation.judging import Judge, give_up_tuning, tuned_metrics
 from tfqprune.allocation.oracle import ratios_of
 from tfqprune.allocation.results import SearchResults
-from tfqprune.errors import ActivationError, EvaluationError, TfqpruneError
+from tfqprune.errors import ActivationError, BudgetError, EvaluationError, ExportError, TfqpruneError
 
 #: errors that fail one trial, whenever it runs
 FAILED = (keras_tuner.errors.FailedTrialError, ActivationError)
+#: errors of measuring a slim model, which say nothing of the next one
+UNMEASURABLE = (BudgetError, ExportError)
 
 
 class Promotion(SearchResults):
@@ -28,7 +30,7 @@ class Promotion(SearchResults):
     def _promote(self, callbacks: Sequence[Any]) -> None:
         """Fine-tunes the best trials until as many as asked for are; no trial twice, whether it worked or not."""
         left, failures = self.promote, 0
-        for trial in filter(self._holds, [own for own in self._trials() if own.status == "COMPLETED"]):
+        for trial in filter(self._promotable, [own for own in self._trials() if own.status == "COMPLETED"]):
             if left <= 0:
                 break
             if tuned_metrics(Path(self.get_trial_dir(trial.trial_id))) is None:
@@ -39,6 +41,15 @@ class Promotion(SearchResults):
                 raise EvaluationError(
                     f"Expected trials that can be fine-tuned. Received: {failures} failures in a row. {trial.message}"
                 )
+
+    def _promotable(self, trial: Trial) -> bool:
+        """Whether a trial holds the budget; one that cannot be measured is passed over."""
+        try:
+            return self._holds(trial)
+        except UNMEASURABLE as error:
+            if self._own_oracle.verbose:
+                print(f"trial {int(trial.trial_id) + 1} cannot be measured: {error}")
+            return False
 
     def _tune(self, trial: Trial, callbacks: Sequence[Any]) -> bool:
         """Fine-tunes a trial that was judged by proxy; says whether it worked."""

@@ -25,8 +25,8 @@ from tfqprune.allocation.identity import data_digest, data_facts, model_digest, 
 from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.oracle import BudgetOracle, as_starts, ratios_of
 from tfqprune.allocation.project import Project
-from tfqprune.allocation.promotion import FAILED, Promotion, hopeless
-from tfqprune.allocation.results import SCORES
+from tfqprune.allocation.promotion import FAILED, UNMEASURABLE, Promotion, hopeless
+from tfqprune.allocation.results import SCORES, check_count
 from tfqprune.allocation.space import RatioSpace, Shared, dimensions
 from tfqprune.allocation.starting import (
     CURVES,
@@ -38,10 +38,10 @@ from tfqprune.allocation.starting import (
     resolved_starts,
 )
 from tfqprune.allocation.tensorboard import log_trial
-from tfqprune.budget import Budget, format_cost
+from tfqprune.budget import Budget, check_budget, format_cost
 from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import FunctionCriterion, get_criterion
-from tfqprune.errors import BudgetError, EvaluationError, PlanError
+from tfqprune.errors import EvaluationError, PlanError
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Bounds, Fitter, names_of
@@ -151,12 +151,11 @@ class RatioTuner(Promotion):
     ) -> None:
         if fitter is not None:
             budget, scores = fitter.budget, fitter.scores
-        if not isinstance(budget, Budget):
-            raise BudgetError(f"Expected a tfqprune.Budget, as in Budget(memory=0.5). Received: {budget!r}.")
+        budget = check_budget(budget)
         if evaluation not in _EVALUATIONS:
             raise ValueError(f"Expected evaluation to be one of {', '.join(_EVALUATIONS)}. Received: {evaluation!r}.")
-        if isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1:
-            raise PlanError(f"Expected max_trials, a whole number from 1. Received: {max_trials!r}.")
+        check_count("max_trials", max_trials)
+        check_count("promote", promote)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise PlanError(f"Expected seed to be a whole number from 0. Received: {seed!r}.")
         check_sensitivity(sensitivity)
@@ -358,7 +357,10 @@ class RatioTuner(Promotion):
         best = next((own for own in self.oracle.get_best_trials(1) if own.status == "COMPLETED"), None)
         if best is not None and not objective.better_than(judged[objective.name], best.score):
             return judged
-        judged = self._judged(metrics, counts, measure=True)
+        try:
+            judged = self._judged(metrics, counts, measure=True)
+        except UNMEASURABLE as error:
+            raise keras_tuner.errors.FailedTrialError(f"it cannot be measured: {error}") from error
         over = [f"{name} of {format_cost(name, judged[name])}" for name in limits.broken(judged)]
         if over:
             raise keras_tuner.errors.FailedTrialError(f"{', '.join(over)}, measured, is above the budget")

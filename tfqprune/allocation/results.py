@@ -21,9 +21,9 @@ from tfqprune.allocation.judging import restore, tuned_metrics
 from tfqprune.allocation.oracle import BudgetOracle, ratios_of
 from tfqprune.allocation.project import Project
 from tfqprune.allocation.records import ESTIMATED, TrialRecord, pareto_front, record_of, write_records
-from tfqprune.budget import Budget
+from tfqprune.budget import COUNTED, Budget
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import PlanError
+from tfqprune.errors import BudgetError, PlanError
 from tfqprune.evaluation import compile_like
 from tfqprune.fitting import Fitter
 from tfqprune.plan import PruningPlan
@@ -86,7 +86,7 @@ class SearchResults(keras_tuner.Tuner):
         """The plans of the best trials, best first.
 
         Raises:
-            PlanError: no trial has been completed.
+            PlanError: no trial has been completed, or less than one is asked for.
         """
         return [self._plan(trial) for trial in self._best(num_plans)]
 
@@ -99,6 +99,7 @@ class SearchResults(keras_tuner.Tuner):
         return self._best(1)[0]
 
     def _best(self, count: int) -> list[Trial]:
+        check_count("how many of the best", count)
         trials = [trial for trial in self._ranked() if trial.status == "COMPLETED"]
         best = list(itertools.islice(filter(self._holds, trials), count))
         if not best:
@@ -196,7 +197,16 @@ class SearchResults(keras_tuner.Tuner):
 
         Args:
             cost: the cost; None: the budget's first.
+
+        Raises:
+            BudgetError: no such cost, or one that is measured and not in the budget.
         """
+        known = (*COUNTED, *self.budget.measured)
+        if cost is not None and cost not in known:
+            raise BudgetError(
+                f"Expected one of the costs that trials have: {', '.join(known)}. Received: {cost!r}. "
+                "What is measured is known of a search with a budget for it."
+            )
         records = {record.trial: record for record in self.records()}
         while True:
             front = self._front(records.values(), cost)
@@ -207,8 +217,8 @@ class SearchResults(keras_tuner.Tuner):
             for record in unknown:
                 counts = fitter.nearest(record.ratios)
                 if fitter.holds(counts):
-                    known = {name: own for name, own in record.metrics.items() if not name.startswith(ESTIMATED)}
-                    records[record.trial] = replace(record, metrics={**known, **fitter.costs(counts)})
+                    exact = {name: own for name, own in record.metrics.items() if not name.startswith(ESTIMATED)}
+                    records[record.trial] = replace(record, metrics={**exact, **fitter.costs(counts)})
                 else:
                     del records[record.trial]
 
@@ -225,3 +235,13 @@ class SearchResults(keras_tuner.Tuner):
         """
         trials = {trial.trial_id: trial for trial in self._trials()}
         return [self._plan(trials[record.trial]) for record in self.pareto_front(cost)]
+
+
+def check_count(name: str, count: Any) -> None:
+    """Makes sure of a whole number from 1.
+
+    Raises:
+        PlanError: it is none.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise PlanError(f"Expected {name}, a whole number from 1. Received: {count!r}.")
