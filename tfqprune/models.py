@@ -21,11 +21,6 @@ def is_graph_model(layer: Any) -> bool:
     return isinstance(layer, tf.keras.Model) and bool(getattr(layer, "_is_graph_network", False))
 
 
-def compiled_with(model: tf.keras.Model, name: str) -> Any:
-    """What a model was given for an argument of ``compile``; None: nothing, or never compiled."""
-    return (getattr(getattr(model, "_compile_config", None), "config", None) or {}).get(name)
-
-
 def check_model(model: Any) -> tf.keras.Model:
     """Returns the model if it has a graph of legacy Keras layers.
 

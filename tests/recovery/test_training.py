@@ -107,7 +107,7 @@ def test_compiled_loss_keeps_its_weights() -> None:
     assert tq.finetune(model, data, learning_rate=1e-6, loss="mae").history["loss"] == pytest.approx([4], rel=1e-3)
 
 
-# 6 of 10 samples, 4 in a batch: 2 steps an epoch; half a cosine over 4, so the last was taken at 0.1 (1 + cos 3/4 pi) / 2.
+# 6 of 10 samples, 4 in a batch: 2 steps an epoch; half a cosine over 4: the last was taken at 0.1 (1 + cos 3/4 pi) / 2.
 def test_data_set_of_unknown_length() -> None:
     data = tf.data.Dataset.from_tensor_slices((np.ones((10, 2)), np.arange(10))).filter(lambda _, y: y < 6)
     model = tf.keras.Sequential([K.Input((2,)), K.Dense(1)])
@@ -118,6 +118,23 @@ def test_data_set_of_unknown_length() -> None:
     tq.finetune(model, data.batch(4), epochs=2, loss="mse", optimizer="sgd", learning_rate=0.1)
     assert int(model.optimizer.iterations) == 4
     assert float(model.optimizer.learning_rate) == pytest.approx(0.05 * (1 + np.cos(np.pi * 3 / 4)), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Expected at least")
+def test_holistic_ratios_of_several_inputs_and_outputs() -> None:
+    """Arrays in lists, and data of unknown length; the copy that trains has the compiled weights of the losses."""
+    a, b = K.Input((2,)), K.Input((2,))
+    x = K.Dense(8, name="hidden")(K.Concatenate()([a, b]))
+    model = tf.keras.Model([a, b], [K.Dense(1, name="left")(x), K.Dense(1, name="right")(x)])
+    model.compile(loss="mse", loss_weights=[0.5, 4.0])
+    arrays = ((np.ones((10, 2)), np.ones((10, 2))), (np.ones(10), np.ones(10)))
+    unknown = tf.data.Dataset.from_tensor_slices(arrays).filter(lambda *_: True).batch(4)
+    for data in (tuple(map(list, arrays)), unknown):
+        allocator = tq.HolisticAllocator(tq.Budget(params=0.6), epochs=2, batch_size=4)
+        plan = allocator.allocate(model, "latent_l1", data)
+        assert plan.notes["steps"] == 6
+        assert tq.cost(model, plan).params <= 0.6 * tq.cost(model).params
+        assert allocator.pruning.compiled_loss._user_loss_weights == [0.5, 4.0]
 
 
 def test_optimiser_is_fresh_and_keeps_its_settings() -> None:
@@ -330,6 +347,17 @@ def test_bad_numbers(wrong: dict, message: str) -> None:
 def test_bad_numbers_of_distillation(wrong: dict) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
         tq.distill(classifier(), classifier(), corners(16), **wrong)
+
+
+def test_weights_that_are_no_numbers() -> None:
+    model = classifier()
+    kernel, *others = model.get_weights()
+    kernel[0, :3] = np.nan, np.inf, np.nan
+    model.set_weights([kernel, *others])
+    with pytest.raises(DataError, match=r"Expected finite weights\. Received: 3 values .* in 'middle/kernel"):
+        tq.finetune(model, corners(16))
+    with pytest.raises(DataError, match="Expected finite weights"):
+        tq.distill(model, classifier(), corners(16))
 
 
 def test_bad_data_and_models() -> None:

@@ -39,13 +39,13 @@ def distill(
     """Trains a student on the teacher's answers and on the labels, in place.
 
     Loss = alpha T^2 KL(softmax(t / T) || softmax(s / T)) + (1 - alpha) task + feature_weight mean |A_s - A_t|^2 + own
-    with the logits t and s (Hinton et al., arXiv 1503.02531). Own is what the student adds by itself (regularisers). For models that end in a softmax the logarithms of the
-    probabilities serve as logits, which is the same. Where both end in a sigmoid, or the task's loss is a binary
-    cross-entropy, each unit stands for two classes with the logits 0 and t. Other values that are no classes (one unit,
-    or a loss such as the squared error) have no softmax: the mean (t - s)^2 takes its place (Ba and Caruana, arXiv
-    1312.6184), without a temperature. A is the attention map of a layer's output: the sum of squares over its channels,
-    flattened and divided by its norm (Zagoruyko and Komodakis, arXiv 1612.03928), so that teacher and student may have
-    different numbers of channels.
+    with the logits t and s (Hinton et al., arXiv 1503.02531). Own is what the student adds by itself (regularisers).
+    For models that end in a softmax the logarithms of the probabilities serve as logits, which is the same. Where both
+    end in a sigmoid, or the task's loss is a binary cross-entropy, each unit stands for two classes with the logits 0
+    and t. Other values that are no classes (one unit, or a loss such as the squared error) have no softmax: their mean
+    (t - s)^2 takes its place (Ba and Caruana, arXiv 1312.6184), without a temperature. A is the attention map of a
+    layer's output: the sum of squares over its channels, flattened and divided by its norm (Zagoruyko and Komodakis,
+    arXiv 1612.03928), so that teacher and student may have different numbers of channels.
 
     Args:
         student: a functional or sequential tf_keras model with one output.

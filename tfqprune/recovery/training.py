@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from tfqprune.data.batching import untuned
 from tfqprune.errors import DataError
-from tfqprune.losses import infer_loss, loss_name
-from tfqprune.models import check_model, compiled_with
+from tfqprune.losses import compiled_with, infer_loss, loss_name
+from tfqprune.models import check_model
+from tfqprune.precision import broken_values
 from tfqprune.samples import Samples, batched, take_samples
 
 
@@ -57,7 +58,8 @@ def finetune(
 
     Raises:
         ModelTypeError: no graph model.
-        DataError: data without labels, that does not fit, or is endless; numbers that make no sense.
+        DataError: data without labels, that does not fit, or is endless; weights that are not finite; numbers that make
+            no sense.
     """
     check_model(model)
     data = prepare(model, train, batch_size, "train")
@@ -95,7 +97,11 @@ def fit_anew(
         optimizer: see :func:`finetune`.
         learning_rate: of the first step.
         **options: further arguments of ``fit``.
+
+    Raises:
+        DataError: latent weights that are not finite; numbers that make no sense.
     """
+    _check_finite(latent)
     model.compile(
         optimizer=fresh_optimizer(optimizer, cosine(learning_rate, data.steps, epochs)),
         loss=loss,
@@ -105,6 +111,15 @@ def fit_anew(
     clip_latent(latent)
     validation = None if held_out is None else held_out.dataset
     return model.fit(data.dataset, validation_data=validation, epochs=epochs, **options)
+
+
+def _check_finite(model: tf.keras.Model) -> None:
+    for variable in model.weights:
+        if bad := broken_values(variable):
+            raise DataError(
+                f"Expected finite weights. Received: {bad} values that are NaN or infinite in {variable.name!r} of "
+                f"model {model.name!r}. Load it anew, or train it with a lower learning rate."
+            )
 
 
 def clip_latent(model: tf.keras.Model) -> int:
