@@ -76,6 +76,43 @@ def test_compiled_loss_is_used() -> None:
     assert float(sample_losses(model, [tf.constant([[1.0]])], [tf.constant([[4.0]])])[0]) == 3
 
 
+# |1 - 4| = 3 and (5 - 3)^2 = 4. Labels without an axis for the one unit get it; no loss for an output: nothing.
+@pytest.mark.parametrize(
+    ("loss", "weights", "expected"),
+    [
+        (["mae", tf.keras.losses.mean_squared_error], None, 3 + 4),
+        ({"out1": tf.keras.losses.MeanSquaredError(), "out0": "mae"}, {"out1": 0.5, "out0": 2.0}, 6 + 2),
+        ({"out1": "mse"}, [5.0, 0.25], 1),
+        (lambda labels, output: tf.reduce_sum(tf.abs(labels - output), -1), [1.0, 10.0], 3 + 20),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_compiled_losses_of_several_outputs(loss: object, weights: object, expected: float, shape: tuple) -> None:
+    model = model_with(1, 1)
+    model.compile(loss=loss, loss_weights=weights)
+    outputs, labels = [tf.constant([[1.0]] * 2), tf.constant([[5.0]] * 2)], [tf.fill(shape, 4.0), tf.fill(shape, 3.0)]
+    np.testing.assert_allclose(sample_losses(model, outputs, labels), [expected] * 2)
+    # a loss of one's own comes without weights
+    np.testing.assert_allclose(sample_losses(model, outputs, labels, ["mae", "mse"]), [7, 7])
+
+
+def test_compiled_function_of_classes() -> None:
+    model = model_with(2)
+    model.compile(loss=lambda labels, output: tf.gather(output, labels[:, 0], batch_dims=1))  # labels [samples, 1]
+    np.testing.assert_allclose(sample_losses(model, [PROBABILITIES], [tf.constant([0, 1])]), [0.5, 0.8])
+
+
+@pytest.mark.parametrize("loss", ["mse", tf.keras.losses.Huber(), ["mae"], lambda y, out: tf.reduce_mean(y - out)])
+def test_regressions_have_no_answers_of_their_own(loss: object) -> None:
+    model = model_with(2)
+    model.compile(loss=loss)
+    with pytest.raises(DataError, match=r"labels for output 'out0', whose loss .* is no cross-entropy.*data=\(x, y\)"):
+        sample_losses(model, [PROBABILITIES], None)
+    for classes in ("categorical_crossentropy", {"out0": tf.keras.losses.CategoricalCrossentropy()}):
+        model.compile(loss=classes)
+        np.testing.assert_allclose(sample_losses(model, [PROBABILITIES], None), [-np.log(0.5), -np.log(0.8)], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("labels", "output", "name"),
     [
@@ -118,3 +155,6 @@ def test_refused() -> None:
         sample_losses(model_with(1), [tf.constant([[1.0]])], None)
     with pytest.raises(DataError, match="Expected a Keras loss"):
         sample_losses(model_with(1), [tf.constant([[1.0]])], [tf.constant([[1.0]])], 5)
+    for wrong in (["mse"], {"out2": "mse"}):
+        with pytest.raises(DataError, match=r"for the outputs \['out0', 'out1'\]"):
+            sample_losses(model_with(1, 1), [tf.constant([[1.0]])] * 2, [tf.constant([[1.0]])] * 2, wrong)

@@ -120,6 +120,15 @@ def test_refused(one: tf.keras.Model, data: object, message: str | None) -> None
         take_samples(one, data)
 
 
+def test_samples_of_two_shapes() -> None:
+    model = tf.keras.Sequential([K.Input((None, 2)), K.GlobalAveragePooling1D(), K.Dense(1)])
+    spec = tf.TensorSpec((None, 2), tf.float32)
+    data = tf.data.Dataset.from_generator(lambda: iter([np.zeros((3, 2)), np.zeros((4, 2))]), output_signature=spec)
+    for given in (data, data.batch(1)):
+        with pytest.raises(DataError, match="Expected samples of one shape"):
+            take_samples(model, given)
+
+
 @pytest.mark.parametrize("length", [5, 9, 11, 30])
 def test_labels_of_another_length(one: tf.keras.Model, length: int) -> None:
     for count in (4, 256):  # whether or not only some of the samples are looked at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,31 +19,36 @@ def sample_losses(
     """The loss of each sample, summed over the outputs of the model.
 
     Args:
-        model: its compiled loss is used where ``loss`` is None and it has one of a single kind.
+        model: its compiled loss is used where ``loss`` is None, with its compiled weights.
         outputs: the model's outputs.
         labels: one tensor an output; None: what the model itself holds most likely stands in for them.
-        loss: a Keras loss (name, object) or a function of labels and outputs.
+        loss: a Keras loss (name, object) or a function of labels and outputs; or several, as for ``compile``.
 
     Returns:
         Float tensor ``[samples]``.
 
     Raises:
-        DataError: labels that do not go with an output, or none where the output is no classification.
+        DataError: labels that do not go with an output, or none where the output is no classification; losses that do
+            not go with the outputs.
     """
-    if loss is None and isinstance(getattr(model, "loss", None), str | tf.keras.losses.Loss):
-        loss = model.loss
+    compiled = loss is None
+    if compiled:
+        loss = getattr(model, "loss", None)
+    weights = _by_output(model, compiled_with(model, "loss_weights") if compiled else None)
     total = tf.zeros(outputs[0].shape[0])
-    for index, output in enumerate(outputs):
+    for index, (output, own, weight) in enumerate(zip(outputs, _by_output(model, loss), weights, strict=True)):
+        if loss is not None and own is None:  # this output has no loss
+            continue
         output = tf.cast(output, tf.float32)
         name = model.outputs[index]._keras_history.layer.name
-        given = _own_labels(output, name) if labels is None else labels[index]
+        given = _own_labels(output, name, own) if labels is None else labels[index]
         if given.dtype.is_floating:
             given = tf.cast(given, output.dtype)
         # Labels that stand in are class numbers, whatever labels the compiled loss expects.
-        function = _inferred if loss is None or labels is None else _function(loss)
+        function = _inferred if own is None or labels is None else _function(own, compiled)
         try:
             values = function(given, output)
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise DataError(
                 f"The loss cannot be computed from labels of shape {tuple(given.shape)} and output {name!r} of "
                 f"shape {tuple(output.shape)}: {error}"
@@ -51,19 +56,47 @@ def sample_losses(
         values = tf.cast(values, tf.float32)
         if values.shape.rank:
             values = tf.reduce_mean(tf.reshape(values, [values.shape[0], -1]), axis=1)
-        total += values
+        total += values if weight is None else weight * values
     return total
 
 
-def _function(loss: Any) -> Loss:
+def compiled_with(model: tf.keras.Model, name: str) -> Any:
+    """What a model was given for an argument of ``compile``; None: nothing, or never compiled."""
+    return (getattr(getattr(model, "_compile_config", None), "config", None) or {}).get(name)
+
+
+def _by_output(model: tf.keras.Model, given: Any) -> list[Any]:
+    """Losses or their weights in the form that ``compile`` takes, one an output; None where there is none."""
+    if not isinstance(given, Mapping | list | tuple):
+        return [given] * len(model.outputs)
+    structure = model._nested_outputs
+    names = sorted(structure) if isinstance(structure, Mapping) else list(model.output_names)
+    fits = set(given) <= set(names) if isinstance(given, Mapping) else len(given) == len(names)
+    if not fits:
+        raise DataError(
+            f"Expected losses, and weights, for the outputs {names}. Received: {given!r}. Give one for all, a list "
+            "with one for each, or a mapping by their names."
+        )
+    return [given.get(name) for name in names] if isinstance(given, Mapping) else list(given)
+
+
+def _function(loss: Any, compiled: bool) -> Loss:
     """A loss that is not averaged over the samples."""
     if isinstance(loss, str):
         loss = tf.keras.losses.get(loss)
-    if isinstance(loss, tf.keras.losses.Loss):
-        return loss.call
     if not callable(loss):
         raise DataError(f"Expected a Keras loss or a function of labels and outputs. Received: {loss!r}.")
-    return loss
+    function = loss.call if isinstance(loss, tf.keras.losses.Loss) else loss
+
+    def matched(labels: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
+        # Two ranks would be spread over each other; a compiled loss gets its labels as ``fit`` hands them over.
+        if labels.shape.rank == output.shape.rank - 1 and (
+            output.shape[-1] == 1 or (compiled and labels.shape.rank == 1)
+        ):
+            labels = labels[..., None]
+        return function(labels, output)
+
+    return matched
 
 
 def is_probabilities(output: tf.Tensor) -> bool:
@@ -84,7 +117,13 @@ def loss_name(loss: Any) -> str:
     return name.lower().replace("_", "")
 
 
-def _own_labels(output: tf.Tensor, name: str) -> tf.Tensor:
+def _own_labels(output: tf.Tensor, name: str, loss: Any) -> tf.Tensor:
+    """The classes that the model itself holds most likely, where its outputs are classes."""
+    if loss is not None and "crossentropy" not in loss_name(loss):
+        raise DataError(
+            f"Expected labels for output {name!r}, whose loss {loss!r} is no cross-entropy. Received: none. Hand over "
+            "data=(x, y)."
+        )
     if output.shape.rank < 2 or output.shape[-1] < 2:
         raise DataError(
             f"Expected labels for output {name!r} of shape {tuple(output.shape)}, which is no classification. "

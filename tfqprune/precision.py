@@ -109,6 +109,15 @@ def variable_value(variable: Any) -> np.ndarray:
     return np.asarray(tf.keras.backend.get_value(getattr(variable, "latent_variable", variable)))
 
 
+def broken_values(variable: Any) -> int:
+    """How many of a variable's values are NaN or infinite."""
+    value = variable_value(variable)
+    # One sum sees NaN and infinity at a fraction of the cost of looking at every value.
+    if value.dtype.kind != "f" or np.isfinite(value.sum()):
+        return 0
+    return int((~np.isfinite(value)).sum())
+
+
 def deployed(layer: tf.keras.layers.Layer, weight: str) -> np.ndarray:
     """What the layer really multiplies with: the quantiser's output for the latent weight."""
     return quantize(weight_quantizer(layer, weight), latent(layer, weight))

@@ -115,12 +115,17 @@ def _from_dataset(model: tf.keras.Model, data: tf.data.Dataset, count: int) -> t
     data = batched(model, data, min(count, 64))
     parts: list[list[np.ndarray]] = []
     total, structure = 0, None
-    for element in data:
-        structure = _split(element)  # labels that are missing (None) are part of the structure, not of its leaves
-        parts.append([np.asarray(leaf) for leaf in tf.nest.flatten(structure) if leaf is not None])
-        total += len(parts[-1][0]) if parts[-1] and parts[-1][0].ndim else 1
-        if total >= count:
-            break
+    try:
+        for element in data:
+            structure = _split(element)  # labels that are missing (None) are part of the structure, not of its leaves
+            parts.append([np.asarray(leaf) for leaf in tf.nest.flatten(structure) if leaf is not None])
+            total += len(parts[-1][0]) if parts[-1] and parts[-1][0].ndim else 1
+            if total >= count:
+                break
+    except tf.errors.InvalidArgumentError as error:
+        if "different shapes" not in error.message:  # anything else is the data set's own
+            raise
+        raise DataError(f"Expected samples of one shape. Received: a data set of several ({error.message}).") from error
     if not parts:
         raise DataError("Expected at least one sample. Received: an empty tf.data.Dataset.")
     try:

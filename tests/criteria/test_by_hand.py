@@ -205,6 +205,30 @@ def test_gate_stands_behind_the_input_quantiser() -> None:
     np.testing.assert_allclose(scores, [6, 2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("criterion", ["taylor", "fisher", "mean_activation", "apoz", "reconstruction"])
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+def test_bad_batch_sizes(criterion: str, size: object) -> None:
+    with pytest.raises(CriterionError, match=rf"batch_size to be a whole number of at least 1\. Received: {size}"):
+        get_criterion(criterion, batch_size=size)
+
+
+# "last" reads h and, once more, h at three positions, whose mean is taken: y = 2 (2 h0 + h1). h = (1, 3): y = 10, label
+# 9.5: dL/dy = 1, dL/dg = 2 (2 * 1, 1 * 3) = (4, 6); halves of squares 8, 18. Sizes 1, 3, over their mean 0.5, 1.5.
+def test_a_reader_of_inputs_of_two_ranks() -> None:
+    inputs = K.Input((2,))
+    x = K.Dense(2, use_bias=False, name="hidden")(inputs)
+    last = K.Dense(1, use_bias=False, name="last")
+    several = last(K.RepeatVector(3)(x))
+    model = tf.keras.Model(inputs, K.Add()([last(x), K.Flatten()(K.GlobalAveragePooling1D()(several))]))
+    model.get_layer("hidden").set_weights([np.eye(2)])
+    last.set_weights([np.array([[2.0], [1.0]])])
+    data = (np.array([[1.0, 3.0]]), np.array([[9.5]]))
+    np.testing.assert_allclose(score(model, "taylor", data)["hidden"], [4, 6], rtol=1e-6)
+    np.testing.assert_allclose(score(model, "fisher", data)["hidden"], [8, 18], rtol=1e-6)
+    np.testing.assert_allclose(score(model, "mean_activation", data)["hidden"], [0.5, 1.5], rtol=1e-6)
+    np.testing.assert_allclose(score(model, "apoz", (data[0] * [[1, 0]],))["hidden"], [2, 0], rtol=1e-6)
+
+
 # h = (1, 2) and (0, -1): mean |h| 0.5, 1.5, their mean 1. Share that is not zero: 0.5, 1; mean 0.75.
 def test_activations() -> None:
     model = hidden([[1, 0], [0, 1]])

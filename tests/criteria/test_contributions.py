@@ -42,6 +42,8 @@ CONSUMERS = {
     "grouped": lambda: K.Conv2D(4, 3, groups=2, name="reader"),
     "separable": lambda: K.SeparableConv2D(4, 3, depth_multiplier=2, name="reader"),
     "transposed": lambda: K.Conv2DTranspose(4, 3, strides=2, name="reader"),
+    "separable_relu": lambda: K.SeparableConv2D(4, 3, activation="relu", name="reader"),
+    "transposed_relu": lambda: K.Conv2DTranspose(4, 3, activation="relu", name="reader"),
     "dense": lambda: K.Dense(4, name="reader"),
     "signs_padded_with_one": lambda: Q.QuantConv2D(
         4, 3, padding="same", pad_values=1.0, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="reader"
@@ -70,6 +72,7 @@ def closed(reader: tf.keras.layers.Layer, values: np.ndarray, unit: int, units: 
         read = np.pad(read, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0)  # 3x3, stride 1, same
     gone = read * (units != unit)
     config = reader.get_config()
+    config.update(activation=None)  # behind it contributions do not add up
     config.update(input_quantizer=None) if quantizer else None
     if getattr(reader, "pad_values", 0.0):
         config.update(padding="valid", pad_values=0.0)
@@ -205,9 +208,11 @@ def test_order_where_batch_norms_rescale(rescaled: float, expected: list[int]) -
     np.testing.assert_array_equal(scores, expected)
 
 
-def test_shares_that_make_no_sense_are_refused() -> None:
+def test_numbers_that_make_no_sense_are_refused() -> None:
     with pytest.raises(CriterionError, match=r"a share from 0 to 1\. Received: 1\.5"):
         Reconstruction(rescaled=1.5)
+    with pytest.raises(CriterionError, match=r"positions to be a whole number of at least 1\. Received: 0"):
+        Reconstruction(positions=0)
 
 
 # Two readers of the same units. Reader a has outputs of variance 1 + 9 = 10, shares 0.1 and 0.9; reader b works on
@@ -223,6 +228,19 @@ def test_consumers_count_alike() -> None:
     b.set_weights([np.array([[20.0], [10.0]])])
     x = np.array([[1.0, 1], [-1, 1], [1, -1], [-1, -1]])
     np.testing.assert_array_equal(score(model, "reconstruction", x)["hidden"], [0, 1])
+
+
+# A depthwise scale of (8, 7, ..., 1) / 8 and a bias that the activation cuts most of: the smallest share goes first.
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_the_readers_activation_has_no_say(activation: str | None) -> None:
+    image = K.Input((2, 2, 8))
+    hidden = K.Conv2D(8, 1, activation="relu", use_bias=False, name="hidden")
+    reader = K.SeparableConv2D(6, 1, activation=activation)
+    model = tf.keras.Model(image, K.Dense(2)(K.GlobalAveragePooling2D()(reader(hidden(image)))))
+    hidden.set_weights([np.eye(8)[None, None]])
+    reader.set_weights([np.arange(8, 0, -1).reshape(1, 1, 8, 1) / 8, np.ones((1, 1, 8, 6)), np.full(6, -2.0)])
+    x = np.random.default_rng(0).uniform(0, 1.5, (256, 2, 2, 8))
+    np.testing.assert_array_equal(score(model, "reconstruction", x)["hidden"], [7, 6, 5, 4, 3, 2, 1, 0])
 
 
 def test_inverse() -> None:

@@ -16,7 +16,7 @@ from tensorflow.python.framework.config import disable_op_determinism
 import tfqprune as tq
 from tfqprune import zoo
 from tfqprune.data import DataSplits, load
-from tfqprune.errors import BudgetError, DataError, OutputError
+from tfqprune.errors import BudgetError, DataError, ModelTypeError, OutputError
 from tfqprune.pipeline.environment import command, processor, versions
 from tfqprune.report import read
 
@@ -136,6 +136,15 @@ def test_refused_before_any_work(trained: tf.keras.Model, digits: DataSplits, tm
         tq.compress(trained, np.zeros((3, 8, 8, 1)), digits.validation, budget=budget, **given)
     with pytest.raises(DataError, match="as many labels"):
         tq.compress(trained, (np.zeros((3, 8, 8, 1)), np.zeros(2)), digits.validation, budget=budget, **given)
+    with pytest.raises(DataError, match="Expected train as one array of inputs"):
+        tq.compress(
+            trained, ([np.zeros((3, 2)), np.zeros((3, 4))], np.zeros(3)), digits.validation, budget=budget, **given
+        )
+    a, b = (tf.keras.Input((2,)) for _ in range(2))
+    two = tf.keras.Model([a, b], tf.keras.layers.Dense(2)(tf.keras.layers.Dense(4)(tf.keras.layers.Add()([a, b]))))
+    data = ([np.zeros((3, 2)), np.zeros((3, 2))], np.zeros(3))
+    with pytest.raises(ModelTypeError, match=r"one input and one output\. Received: .* with 2 and 1"):
+        tq.compress(two, data, data, budget=budget, **given)
     assert not (tmp_path / "run").exists()
 
 

@@ -10,9 +10,10 @@ import tensorflow as tf
 import tfqprune as tq
 from tfqprune.data import Split
 from tfqprune.errors import DataError, ModelTypeError
+from tfqprune.evaluation import PlanEvaluator
 from tfqprune.recovery import clip_latent
 from tfqprune.recovery.distillation import attention, divergence
-from tfqprune.recovery.training import cosine, fresh_optimizer
+from tfqprune.recovery.training import cosine, fresh_optimizer, prepare
 
 K = tf.keras.layers
 
@@ -61,6 +62,79 @@ def test_finetune_takes(form: str) -> None:
     assert history["loss"][-1] < 0.7 * history["loss"][0]
     assert ("accuracy" in history) == (form != "regression")
     assert int(model.optimizer.iterations) == 6 * 64 / 16
+
+
+def several(width: int = 2, **compiled: object) -> tf.keras.Model:
+    """Inputs a (2 numbers) and b -> sum of a, "left"; sum of b, "right"; kernels of ones."""
+    a, b = K.Input((2,), name="a"), K.Input((width,), name="b")
+    outputs = [K.Dense(1, kernel_initializer="ones", name=name)(x) for name, x in (("left", a), ("right", b))]
+    model = tf.keras.Model([a, b], outputs)
+    if compiled:
+        model.compile(**compiled)
+    return model
+
+
+# Outputs are right, but for 3 on the left and 1 on the right: 9 + 1.
+@pytest.mark.parametrize("width", [2, 3])
+@pytest.mark.parametrize("form", ["lists", "mappings", "data set of mappings"])
+def test_several_inputs_and_outputs(width: int, form: str) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(8, 2)).astype("float32"), rng.normal(size=(8, width)).astype("float32")
+    left, right = a.sum(1) - 3, b.sum(1) - 1
+    data = ([a, b], [left, right])
+    if form != "lists":
+        data = ({"b": b, "a": a}, {"right": right, "left": left})
+    if form == "data set of mappings":
+        data = tf.data.Dataset.from_tensor_slices(data).batch(8)
+    model = several(width)
+    history = tq.finetune(model, data, data, loss="mse", batch_size=8, learning_rate=1e-6).history
+    assert history["loss"] == pytest.approx([10], rel=1e-5)
+    assert history["val_left_loss"] == pytest.approx([9], rel=1e-3)
+    metrics = PlanEvaluator(tq.ChannelGraph(several(width)), data, loss="mse")({})
+    assert metrics["loss"] == pytest.approx(10, rel=1e-5)
+    assert metrics["right_loss"] == pytest.approx(1, rel=1e-5)
+
+
+# Squared errors 9 and 1, weighted as compiled: 0.5 * 9 + 4 * 1; a loss of one's own comes without weights.
+def test_compiled_loss_keeps_its_weights() -> None:
+    x = np.ones((4, 2), np.float32)
+    data = ([x, x], [np.full(4, -1.0), np.full(4, 1.0)])
+    for weights in ([0.5, 4.0], {"right": 4.0, "left": 0.5}):
+        model = several(loss=["mse", "mse"], loss_weights=weights)
+        for _ in range(2):
+            history = tq.finetune(model, data, learning_rate=1e-6).history
+            assert history["loss"] == pytest.approx([8.5], rel=1e-3)
+    assert tq.finetune(model, data, learning_rate=1e-6, loss="mae").history["loss"] == pytest.approx([4], rel=1e-3)
+
+
+# 6 of 10 samples, 4 in a batch: 2 steps an epoch; half a cosine over 4: the last was taken at 0.1 (1 + cos 3/4 pi) / 2.
+def test_data_set_of_unknown_length() -> None:
+    data = tf.data.Dataset.from_tensor_slices((np.ones((10, 2)), np.arange(10))).filter(lambda _, y: y < 6)
+    model = tf.keras.Sequential([K.Input((2,)), K.Dense(1)])
+    for train in (data, data.batch(4)):
+        prepared = prepare(model, train, 4, "train")
+        assert prepared.steps == int(prepared.dataset.cardinality()) == 2
+        assert [len(y) for _, y in prepared.dataset] == [4, 2]
+    tq.finetune(model, data.batch(4), epochs=2, loss="mse", optimizer="sgd", learning_rate=0.1)
+    assert int(model.optimizer.iterations) == 4
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.05 * (1 + np.cos(np.pi * 3 / 4)), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Expected at least")
+def test_holistic_ratios_of_several_inputs_and_outputs() -> None:
+    """Arrays in lists, and data of unknown length; the copy that trains has the compiled weights of the losses."""
+    a, b = K.Input((2,)), K.Input((2,))
+    x = K.Dense(8, name="hidden")(K.Concatenate()([a, b]))
+    model = tf.keras.Model([a, b], [K.Dense(1, name="left")(x), K.Dense(1, name="right")(x)])
+    model.compile(loss="mse", loss_weights=[0.5, 4.0])
+    arrays = ((np.ones((10, 2)), np.ones((10, 2))), (np.ones(10), np.ones(10)))
+    unknown = tf.data.Dataset.from_tensor_slices(arrays).filter(lambda *_: True).batch(4)
+    for data in (tuple(map(list, arrays)), unknown):
+        allocator = tq.HolisticAllocator(tq.Budget(params=0.6), epochs=2, batch_size=4)
+        plan = allocator.allocate(model, "latent_l1", data)
+        assert plan.notes["steps"] == 6
+        assert tq.cost(model, plan).params <= 0.6 * tq.cost(model).params
+        assert allocator.pruning.compiled_loss._user_loss_weights == [0.5, 4.0]
 
 
 def test_optimiser_is_fresh_and_keeps_its_settings() -> None:
@@ -166,6 +240,39 @@ def test_distillation_of_two_classes_in_one_unit(own: str | None, other: str | N
         assert again == pytest.approx(taught)
 
 
+# Sums of (1, 1) and ones: student 2 + width, teacher 1 more; of two inputs, a list for both.
+@pytest.mark.parametrize("width", [2, 3])
+def test_distillation_of_several_inputs(width: int) -> None:
+    models = []
+    for more in (0, 1):
+        both = several(width)
+        model = tf.keras.Model(both.inputs, K.Add()(both.outputs))
+        both.get_layer("left").set_weights([np.ones((2, 1)), np.full(1, more)])
+        models.append(model)
+    data = ([np.ones((4, 2)), np.ones((4, width))], np.full(4, 2.0 + width))
+    history = tq.distill(*models, data, loss="mse", learning_rate=1e-6).history
+    assert history["distillation"] == pytest.approx([1])
+    assert history["loss"] == pytest.approx([0])
+
+
+# A kernel of ones, regularised by 3 (1 + 1) = 6; the model's own: 5 times the mean output (2) and, without inputs, 4.
+# It answers what the teacher does, so that nothing else is left, whatever alpha.
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_distillation_adds_the_losses_of_the_student(alpha: float) -> None:
+    inputs = K.Input((2,))
+    outputs = K.Dense(1, kernel_initializer="ones", kernel_regularizer=tf.keras.regularizers.L1(3.0))(inputs)
+    student, teacher = tf.keras.Model(inputs, outputs), tf.keras.Model(inputs, outputs)
+    student.add_loss(5 * tf.reduce_mean(outputs))
+    student.add_loss(lambda: tf.constant(4.0))
+    assert len(student.losses) == 3
+    data = (np.ones((4, 2)), np.full((4, 1), 2.0))
+    history = tq.distill(student, teacher, data, alpha=alpha, loss="mse", learning_rate=0.1, optimizer="sgd").history
+    assert history["total"] == pytest.approx([6 + 10 + 4])
+    # slopes: 3 of the regulariser, 5 of the mean output
+    np.testing.assert_allclose(student.get_weights()[0], np.full((2, 1), 1 - 0.1 * 8), rtol=1e-5)
+    assert len(student.losses) == 3
+
+
 # No classes, so no temperature: (3 - 1)^2 = 4, and a slope of 2 (1 - 3) = -4.
 @pytest.mark.parametrize("loss", [None, "mae", tf.keras.losses.Huber()])
 def test_distillation_of_a_value(loss: object) -> None:
@@ -240,6 +347,17 @@ def test_bad_numbers(wrong: dict, message: str) -> None:
 def test_bad_numbers_of_distillation(wrong: dict) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
         tq.distill(classifier(), classifier(), corners(16), **wrong)
+
+
+def test_weights_that_are_no_numbers() -> None:
+    model = classifier()
+    kernel, *others = model.get_weights()
+    kernel[0, :3] = np.nan, np.inf, np.nan
+    model.set_weights([kernel, *others])
+    with pytest.raises(DataError, match=r"Expected finite weights\. Received: 3 values .* in 'middle/kernel"):
+        tq.finetune(model, corners(16))
+    with pytest.raises(DataError, match="Expected finite weights"):
+        tq.distill(model, classifier(), corners(16))
 
 
 def test_bad_data_and_models() -> None:

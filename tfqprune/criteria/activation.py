@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.criteria.base import Criterion, Scores, register_criterion, together
+from tfqprune.criteria.base import Criterion, Scores, counted, register_criterion, together
 from tfqprune.criteria.forward import Consumer, Forward, consumers, is_sign
 from tfqprune.progress import track
 from tfqprune.samples import Samples
@@ -23,13 +23,16 @@ class ActivationCriterion(Criterion):
 
     Args:
         batch_size: samples in one run of the model.
+
+    Raises:
+        CriterionError: a batch size below 1.
     """
 
     reads = "nothing"
     needs_data = True
 
     def __init__(self, batch_size: int = 32) -> None:
-        self.batch_size = int(batch_size)
+        self.batch_size = counted("batch_size", batch_size)
 
     @abstractmethod
     def measure(self, consumer: Consumer, inputs: tf.Tensor) -> tf.Tensor:
@@ -47,7 +50,7 @@ class ActivationCriterion(Criterion):
 
         def tap(consumer: Consumer, inputs: tf.Tensor, prepared: tf.Tensor) -> tf.Tensor:
             values = tf.cast(self.measure(consumer, inputs), tf.float32)
-            axes = [axis for axis in range(values.shape.rank) if axis != consumer.axis]
+            axes = [0, *consumer.spatial_axes(values.shape.rank)]
             sums[consumer.name] += tf.reduce_mean(values, axis=axes).numpy().astype(np.float64) * len(inputs)
             counts[consumer.name] += len(inputs)
             return prepared

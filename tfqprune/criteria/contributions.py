@@ -133,21 +133,23 @@ def _choose(count: int, positions: int, rng: np.random.Generator) -> np.ndarray:
 def _responses(consumer: Consumer, prepared: tf.Tensor, positions: int, rng: np.random.Generator) -> np.ndarray:
     """The response to each channel alone, for layers of any kind: one run of the layer for each channel.
 
-    The layer must be linear in its input up to a constant and its activation.
+    The layer must be linear in its input up to a constant and its activation, which is left out.
     """
-    count = int(prepared.shape[consumer.axis])
+    axis = consumer.axis
+    last = axis == prepared.shape.rank - 1
+    count = int(prepared.shape[axis])
     shape = [1] * prepared.shape.rank
-    shape[consumer.axis] = count
-    base = tf.nest.flatten(consumer.multiply(tf.zeros_like(prepared)))[0]
-    outputs = base.shape[-1] if consumer.axis == prepared.shape.rank - 1 else base.shape[consumer.axis]
+    shape[axis] = count
+    base = consumer.respond(tf.zeros_like(prepared))
+    outputs = base.shape[-1 if last else axis]
     cells = int(np.prod(base.shape[1:])) // int(outputs)
     chosen = _choose(cells, positions, rng)
     columns = []
     for channel in range(count):
         only = tf.reshape(tf.one_hot(channel, count, dtype=prepared.dtype), shape)
-        response = tf.nest.flatten(consumer.multiply(prepared * only))[0] - base
-        if consumer.axis != prepared.shape.rank - 1:
-            response = tf.experimental.numpy.moveaxis(response, consumer.axis, -1)
+        response = consumer.respond(prepared * only) - base
+        if not last:
+            response = tf.experimental.numpy.moveaxis(response, axis, -1)
         cell = tf.reshape(response, [response.shape[0], cells, outputs])
         columns.append(tf.gather(cell, chosen, axis=1).numpy().astype(np.float32).reshape(-1, outputs))
     return np.stack(columns, axis=1)

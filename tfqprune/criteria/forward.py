@@ -39,7 +39,7 @@ class Consumer:
 
     Attributes:
         units: number of the group, and slot in it, of each channel that is read.
-        axis: the channel axis of what is read.
+        axis: the channel axis of what is read in the layer's first call.
         kernel: the deployed kernel, or None for layers that are no plain convolution or dense layer.
     """
 
@@ -60,6 +60,10 @@ class Consumer:
     def name(self) -> str:
         """Name of the layer."""
         return self.record.name
+
+    def channel_axis(self, rank: int) -> int:
+        """The channel axis of an input of this rank: a shared dense layer may read several."""
+        return rank - 1 if self.dense else self.axis
 
     def _bare(self) -> tf.keras.layers.Layer:
         """A copy that shares the layer's variables, without quantisers and padding: the original stays as it is."""
@@ -95,9 +99,16 @@ class Consumer:
         """The layer's output for what :meth:`prepare` returned."""
         return self.layer(prepared)
 
+    def respond(self, prepared: tf.Tensor) -> tf.Tensor:
+        """As :meth:`multiply`, in front of the layer's activation."""
+        layer = copy.copy(self.layer)
+        if hasattr(layer, "activation"):
+            layer.__dict__["activation"] = tf.keras.activations.linear
+        return tf.nest.flatten(layer(prepared))[0]
+
     def spatial_axes(self, rank: int) -> list[int]:
-        """The axes a convolution slides over."""
-        return [axis for axis in range(1, rank) if axis != self.axis]
+        """The axes a convolution slides over: all but samples and channels."""
+        return [axis for axis in range(1, rank) if axis != self.channel_axis(rank)]
 
     def _padding(self, shape: tuple[int, ...]) -> list[tuple[int, int]]:
         layer = self.record.layer

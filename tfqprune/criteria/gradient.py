@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.criteria.base import Criterion, Scores, register_criterion
+from tfqprune.criteria.base import Criterion, Scores, counted, register_criterion
 from tfqprune.criteria.forward import Consumer, Forward, consumers
 from tfqprune.losses import sample_losses
 from tfqprune.progress import track
@@ -23,19 +23,22 @@ class GateCriterion(Criterion):
     The gate stands where units are silenced: behind the consumers' input quantisers and padding. Its derivative for
     sample n, sum over consumers and positions of x dL_n/dx, is exact up to the straight-through gradients of the
     quantisers behind it. Batch norms run in inference mode. Without labels the model's own most likely classes stand
-    in.
+    in, unless its loss says that they are no classes.
 
     Args:
-        loss: a Keras loss (name or object) or a function of labels and outputs; by default the compiled one, else
-            cross-entropy or squared error, by the labels.
+        loss: a Keras loss (name or object) or a function of labels and outputs, or several, as for ``compile``; by
+            default what is compiled, else cross-entropy or squared error, by the labels.
         batch_size: samples in one run of the model.
+
+    Raises:
+        CriterionError: a batch size below 1.
     """
 
     needs_data = True
     needs_gradients = True
 
     def __init__(self, loss: Any = None, batch_size: int = 32) -> None:
-        self.loss, self.batch_size = loss, int(batch_size)
+        self.loss, self.batch_size = loss, counted("batch_size", batch_size)
 
     @abstractmethod
     def reduce(self, derivatives: np.ndarray) -> np.ndarray:
@@ -80,7 +83,7 @@ class GateCriterion(Criterion):
         for (consumer, prepared), gradient in zip(seen, gradients, strict=True):
             if gradient is None:  # a side branch that no output depends on
                 continue
-            axes = [axis for axis in range(1, prepared.shape.rank) if axis != consumer.axis]
+            axes = consumer.spatial_axes(prepared.shape.rank)
             by_channel = tf.cast(tf.reduce_sum(prepared * gradient, axis=axes), tf.float32).numpy()
             number, slot = consumer.units
             for group in groups:

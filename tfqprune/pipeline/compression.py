@@ -20,7 +20,7 @@ from tfqprune.allocation.base import unscored
 from tfqprune.allocation.identity import model_digest
 from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import BudgetError, DataError
+from tfqprune.errors import BudgetError, DataError, ModelTypeError
 from tfqprune.fitting import Fitter, names_of
 from tfqprune.pipeline.display import Display
 from tfqprune.pipeline.environment import as_text, command, processor, versions
@@ -102,7 +102,7 @@ def compress(
     that the others fine-tune in.
 
     Args:
-        model: a trained, functional or sequential tf_keras model with one input; it is only read.
+        model: a trained, functional or sequential tf_keras model with one input and one output; it is only read.
         train: (x, y) arrays, or anything with ``.x`` and ``.y``.
         validation: the same; trials are judged by it.
         budget: what every pruned model holds.
@@ -128,7 +128,7 @@ def compress(
         Models, plans and figures.
 
     Raises:
-        ModelTypeError: no graph model.
+        ModelTypeError: no graph model, or one of several inputs or outputs.
         BudgetError: the budget cannot be met (says the smallest reachable), or the method is unknown.
         DataError: data that does not fit.
         OutputError: the folder holds another run or a finished one, or cannot be written.
@@ -143,6 +143,11 @@ def compress(
     if LEARNED in methods:
         HolisticAllocator(budget, **learning)  # says what it cannot do
     graph = ChannelGraph(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ModelTypeError(
+            f"Expected a model with one input and one output. Received: {model.name!r} with {len(model.inputs)} and "
+            f"{len(model.outputs)}. Take the steps one by one: score, allocate, prune, finetune, export."
+        )
     limits: dict[str, Any] = {"align": align, "exclude": names_of(exclude)}
     # Whether the budget can be met does not depend on the scores: said before any work and before a folder is made.
     outline = Fitter(graph, unscored(graph), budget, **limits)
@@ -223,7 +228,10 @@ def _arrays(data: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
         data = (data.x, data.y)
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise DataError(f"Expected {what} as (x, y) arrays. Received: {type(data).__name__}.")
-    x, y = np.asarray(data[0]), np.asarray(data[1])
+    try:
+        x, y = np.asarray(data[0]), np.asarray(data[1])
+    except ValueError as error:
+        raise DataError(f"Expected {what} as one array of inputs and one of labels. Received: unequal rows.") from error
     if len(x) != len(y) or not len(x):
         raise DataError(f"Expected {what} with as many labels as inputs, at least one. Received: {len(x)}, {len(y)}.")
     return x, y

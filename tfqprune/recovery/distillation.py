@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+from tf_keras.src.engine.base_layer import AddLoss
 
 from tfqprune.errors import DataError, ModelTypeError
 from tfqprune.losses import is_probabilities, loss_name, within_one
@@ -37,14 +38,14 @@ def distill(
 ) -> tf.keras.callbacks.History:
     """Trains a student on the teacher's answers and on the labels, in place.
 
-    Loss = alpha T^2 KL(softmax(t / T) || softmax(s / T)) + (1 - alpha) task + feature_weight mean |A_s - A_t|^2 with
-    the logits t and s (Hinton et al., arXiv 1503.02531). For models that end in a softmax the logarithms of the
-    probabilities serve as logits, which is the same. Where both end in a sigmoid, or the task's loss is a binary
-    cross-entropy, each unit stands for two classes with the logits 0 and t. Other values that are no classes (one unit,
-    or a loss such as the squared error) have no softmax: the mean (t - s)^2 takes its place (Ba and Caruana, arXiv
-    1312.6184), without a temperature. A is the attention map of a layer's output: the sum of squares over its channels,
-    flattened and divided by its norm (Zagoruyko and Komodakis, arXiv 1612.03928), so that teacher and student may have
-    different numbers of channels.
+    Loss = alpha T^2 KL(softmax(t / T) || softmax(s / T)) + (1 - alpha) task + feature_weight mean |A_s - A_t|^2 + own
+    with the logits t and s (Hinton et al., arXiv 1503.02531). Own is what the student adds by itself (regularisers).
+    For models that end in a softmax the logarithms of the probabilities serve as logits, which is the same. Where both
+    end in a sigmoid, or the task's loss is a binary cross-entropy, each unit stands for two classes with the logits 0
+    and t. Other values that are no classes (one unit, or a loss such as the squared error) have no softmax: their mean
+    (t - s)^2 takes its place (Ba and Caruana, arXiv 1312.6184), without a temperature. A is the attention map of a
+    layer's output: the sum of squares over its channels, flattened and divided by its norm (Zagoruyko and Komodakis,
+    arXiv 1612.03928), so that teacher and student may have different numbers of channels.
 
     Args:
         student: a functional or sequential tf_keras model with one output.
@@ -96,7 +97,7 @@ def distill(
     sigmoids = [_ends_in_sigmoid(model) for model in (student, teacher)]
     answers = _answers(chosen, outputs, all(sigmoids))
     distiller = Distiller(
-        _with_features(student, [own for own, _ in pairs]),
+        _with_own_losses(_with_features(student, [own for own, _ in pairs]), student),
         _with_features(teacher, [other for _, other in pairs]),
         temperature=temperature,
         alpha=alpha,
@@ -168,7 +169,7 @@ class Distiller(tf.keras.Model):
         theirs = _flat(self.taught(x, training=False))
         with tf.GradientTape() as tape:
             mine = _flat(self.own(x, training=True))
-            task = self.compiled_loss(y, mine[0], weight, regularization_losses=self.own.losses)
+            task = self.compiled_loss(y, mine[0], weight)
             taught = self.difference(theirs[0], mine[0])
             total = self.alpha * taught + (1 - self.alpha) * tf.cast(task, tf.float32)
             if len(mine) > 1:
@@ -177,6 +178,8 @@ class Distiller(tf.keras.Model):
                     for own, other in zip(mine[1:], theirs[1:], strict=True)
                 ]
                 total += self.feature_weight * tf.add_n(parts) / len(parts)
+            for added in self.own.losses:
+                total += tf.cast(added, tf.float32)
         self.optimizer.minimize(total, self.own.trainable_variables, tape=tape)
         self.compiled_metrics.update_state(y, mine[0], weight)
         self.parts["total"].update_state(total)
@@ -261,6 +264,15 @@ def _with_features(model: tf.keras.Model, names: list[str]) -> tf.keras.Model:
                 f"{known[name].output_shape}."
             )
     return tf.keras.Model(model.inputs, [model.outputs[0], *(known[name].output for name in names)])
+
+
+def _with_own_losses(model: tf.keras.Model, student: tf.keras.Model) -> tf.keras.Model:
+    """The model with what the student was given by ``add_loss``, which does not lie on the way to its outputs."""
+    for layer in student.layers:
+        if isinstance(layer, AddLoss):
+            model.add_loss(layer.input)
+    model.add_loss(list(student._callable_losses))
+    return model
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from tfqprune.data.batching import untuned
 from tfqprune.errors import DataError
-from tfqprune.losses import infer_loss, loss_name
+from tfqprune.losses import compiled_with, infer_loss, loss_name
 from tfqprune.models import check_model
+from tfqprune.precision import broken_values
 from tfqprune.samples import Samples, batched, take_samples
 
 
@@ -57,7 +58,8 @@ def finetune(
 
     Raises:
         ModelTypeError: no graph model.
-        DataError: data without labels, that does not fit, or is endless; numbers that make no sense.
+        DataError: data without labels, that does not fit, or is endless; weights that are not finite; numbers that make
+            no sense.
     """
     check_model(model)
     data = prepare(model, train, batch_size, "train")
@@ -90,20 +92,34 @@ def fit_anew(
         data: to train on.
         held_out: to validate on, or None.
         epochs: passes over the data.
-        loss: a Keras loss.
+        loss: a Keras loss, or one for each output; weighted as compiled where it is the compiled one.
         metrics: Keras metrics; None: accuracy where the loss is a cross-entropy.
         optimizer: see :func:`finetune`.
         learning_rate: of the first step.
         **options: further arguments of ``fit``.
+
+    Raises:
+        DataError: latent weights that are not finite; numbers that make no sense.
     """
+    _check_finite(latent)
     model.compile(
         optimizer=fresh_optimizer(optimizer, cosine(learning_rate, data.steps, epochs)),
         loss=loss,
+        loss_weights=data.loss_weights if loss is data.loss else None,
         metrics=default_metrics(loss) if metrics is None else list(metrics),
     )
     clip_latent(latent)
     validation = None if held_out is None else held_out.dataset
     return model.fit(data.dataset, validation_data=validation, epochs=epochs, **options)
+
+
+def _check_finite(model: tf.keras.Model) -> None:
+    for variable in model.weights:
+        if bad := broken_values(variable):
+            raise DataError(
+                f"Expected finite weights. Received: {bad} values that are NaN or infinite in {variable.name!r} of "
+                f"model {model.name!r}. Load it anew, or train it with a lower learning rate."
+            )
 
 
 def clip_latent(model: tf.keras.Model) -> int:
@@ -137,11 +153,15 @@ class TrainingData:
         dataset: of (inputs, labels), batched.
         steps: batches in one epoch.
         example: a few samples.
+        loss: the compiled loss of the model that they are for, or None.
+        loss_weights: the compiled weights of that loss for each output, or None.
     """
 
     dataset: tf.data.Dataset
     steps: int
     example: Samples
+    loss: Any = None
+    loss_weights: Any = None
 
 
 def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffle: bool = True) -> TrainingData:
@@ -152,6 +172,7 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise DataError(f"Expected batch_size to be a whole number of at least 1. Received: {batch_size!r}.")
+    compiled = (getattr(model, "loss", None), compiled_with(model, "loss_weights"))
     if isinstance(data, tf.data.Dataset):
         data = batched(model, data, int(batch_size))
         example = _with_labels(take_samples(model, data, 32), what)
@@ -160,17 +181,25 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
             raise DataError(f"Expected {what} data that ends. Received: an endless data set; bound it with .take(n).")
         if steps == tf.data.UNKNOWN_CARDINALITY:
             steps = int(data.reduce(np.int64(0), lambda count, *_: count + 1))
-        return TrainingData(data, steps, example)
+            data = data.repeat().take(steps)  # of known length, even where another pass would be shorter
+        return TrainingData(data, steps, example, *compiled)
     samples = _with_labels(take_samples(model, data, 2**31), what)
     assert samples.labels is not None
-    inputs = tf.nest.pack_sequence_as(model._nested_inputs, samples.inputs)
-    labels = tf.nest.pack_sequence_as(model._nested_outputs, samples.labels)
+    inputs = tf.nest.pack_sequence_as(_without_lists(model._nested_inputs), samples.inputs)
+    labels = tf.nest.pack_sequence_as(_without_lists(model._nested_outputs), samples.labels)
     dataset = tf.data.Dataset.from_tensor_slices((inputs, labels))
     if shuffle:
         dataset = dataset.shuffle(len(samples), seed=0)
     dataset = untuned(dataset.batch(int(batch_size)))
     example = Samples([array[:32] for array in samples.inputs], [array[:32] for array in samples.labels])
-    return TrainingData(dataset, -(-len(samples) // int(batch_size)), example)
+    return TrainingData(dataset, -(-len(samples) // int(batch_size)), example, *compiled)
+
+
+def _without_lists(structure: Any) -> Any:
+    """Tuples in place of lists, which a tf.data.Dataset would stack to one tensor."""
+    if isinstance(structure, Mapping):
+        return {key: _without_lists(entry) for key, entry in structure.items()}
+    return tuple(map(_without_lists, structure)) if isinstance(structure, list | tuple) else structure
 
 
 def _with_labels(samples: Samples, what: str) -> Samples:
@@ -183,8 +212,8 @@ def choose_loss(model: tf.keras.Model, data: TrainingData, loss: Any) -> Any:
     """The loss given, else the compiled one, else the one that goes with labels and outputs."""
     if loss is not None:
         return loss
-    if getattr(model, "loss", None) is not None:
-        return model.loss
+    if data.loss is not None:
+        return data.loss
     assert data.example.labels is not None
     if len(model.outputs) > 1:
         raise DataError(f"Expected a loss for a model of {len(model.outputs)} outputs. Received: loss=None.")
