@@ -11,6 +11,7 @@ from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.errors import BudgetError, PlanError
 from tfqprune.plan import PruningPlan
+from tfqprune.twin import obstacle
 
 
 def check_counted(budget: Any) -> Budget:
@@ -42,6 +43,27 @@ def require_groups(graph: ChannelGraph, giving: list[ChannelGroup]) -> list[Chan
         whole = "; ".join(f"{group.name!r}: {group.frozen or 'excluded, or held by bounds'}" for group in graph.groups)
         raise PlanError(f"Expected a model with groups that can be pruned. Received: none ({whole or 'no groups'}).")
     return giving
+
+
+def check_given(graph: ChannelGraph, giving: list[ChannelGroup], start: Any) -> None:
+    """Makes sure that units can be gated while a model trains, and that a start, if any, is a plan for it.
+
+    Raises:
+        PlanError: a layer mixes channels that may go, or the start is no plan for this model.
+    """
+    reason = obstacle(graph, [group.name for group in giving])
+    if reason:
+        raise PlanError(
+            f"Expected a model that can be masked while it trains. Received: one in which {reason}. Exclude those "
+            "groups, or prune this model with another allocator."
+        )
+    if start is not None:
+        if not isinstance(start, PruningPlan):
+            raise PlanError(
+                f"Expected a PruningPlan to start from. Received: {start!r} (of type {type(start).__name__}). Ratios "
+                "become one by tfqprune.make_plan(model, ratios)."
+            )
+        start.check(graph)
 
 
 def ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray], start: PruningPlan | None) -> np.ndarray:
