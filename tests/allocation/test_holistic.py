@@ -520,6 +520,7 @@ def test_refused() -> None:
     for start in ({"first": 0.5}, 0.5):
         with pytest.raises(PlanError, match=r"Expected a PruningPlan to start from\. Received: .*make_plan"):
             tq.HolisticPruning(model, tq.Budget(params=0.5), start=start)
+    tq.HolisticPruning(model, tq.Budget(params=0.8), exclude="second", scores={"first": np.arange(8)})
     with pytest.raises(PlanError, match=r"numbers as scores for group 'first'.*NaN among them"):
         tq.HolisticPruning(
             model, tq.Budget(params=0.5), scores={"first": np.full(8, np.nan), "second": np.full(8, np.nan)}

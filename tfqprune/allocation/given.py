@@ -73,6 +73,8 @@ def ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray], start: Pruning
     """
     values = np.full(graph.unit_count, 1.0, np.float32)
     for group in graph.prunable:
+        if group.name not in scores:  # excluded
+            continue
         order = np.argsort(scores[group.name], kind="stable")
         parts = [(order, 0.0, 1.0)]
         if start is not None:
