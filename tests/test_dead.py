@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import tfqprune as tq
-from tfqprune.errors import PlanError
+from tfqprune.errors import DataError, PlanError
 from tfqprune.precision import variable_value
 from tfqprune.testing import shake
 
@@ -436,3 +436,20 @@ def check_left(model: tf.keras.Model, reason: str) -> None:
 )
 def test_stays_where_it_depends_on_an_open_size(tail: Tail, reason: str) -> None:
     check_left(dead_network(tail, 0.7, size=None), reason)
+
+
+# Noise cannot be looked up; indices say what is constant.
+def test_indices_are_asked_for() -> None:
+    tf.keras.utils.set_random_seed(0)
+    inputs = K.Input((7,), dtype="int32")
+    x = K.ReLU()(
+        K.BatchNormalization(name="norm")(K.Conv1D(6, 3, name="conv")(K.Embedding(20, 8, name="table")(inputs)))
+    )
+    model = shake(tf.keras.Model(inputs, K.Dense(2)(K.GlobalAveragePooling1D()(x))))
+    kill(model, "norm", {0: 0.3})
+    with pytest.raises(DataError, match=r"Received: none, and embedding 'table'\. Hand over samples"):
+        tq.remove_dead_channels(model)
+    indices = np.random.default_rng(0).integers(0, 20, (30, 7))
+    slim, plan = tq.remove_dead_channels(model, indices)
+    assert plan.removed == {"conv[1]": (0,)}  # conv[0] are the channels of the table
+    np.testing.assert_allclose(slim(indices), model(indices), rtol=1e-5, atol=1e-5)

@@ -118,6 +118,9 @@ def test_unreachable(graph: tq.ChannelGraph) -> None:
         ({"minimum": 0.9, "maximum": 0.5}, "some number of units"),
         ({"scores": {"a": np.zeros(4)}}, "scores for group 'b'"),
         ({"scores": {**SCORES, "a": np.zeros(5)}}, "4 scores for group 'a'"),
+        ({"scores": {**SCORES, "a": np.array([1, np.nan, 2, 3])}}, "for group 'a'.*type float64, NaN among them"),
+        ({"scores": {**SCORES, "b": list("abcdef")}}, "numbers as scores for group 'b'.*type <U1"),
+        ({"scores": [1, 2]}, "scores by group.*type list"),
     ],
 )
 def test_refused(graph: tq.ChannelGraph, options: dict, message: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -84,6 +87,93 @@ def test_constant_sparsity_of_some_groups() -> None:
     assert {name: len(slots) for name, slots in gradual.removed.items()} == {"inner": 4}
 
 
+def trained(*callbacks: tf.keras.callbacks.Callback) -> tq.GradualPruning:
+    """Five epochs of 4 steps; the share grows at steps 0, 4, 8, 12 and is one half from step 12 on."""
+    model = network("dorefa_residual")
+    (x,), labels = samples_for(model)
+    schedule = PolynomialDecay(0.0, 0.5, begin_step=0, end_step=12, power=1, frequency=4)
+    gradual = tq.GradualPruning(model, schedule, "latent_l1")
+    gradual.training_model.compile(tf.keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+    options = {"batch_size": 6, "epochs": 5, "shuffle": False, "verbose": 0}
+    with contextlib.suppress(KeyboardInterrupt):
+        gradual.training_model.fit(x, labels, callbacks=[gradual, *callbacks], **options)
+    return gradual
+
+
+class Interrupt(tf.keras.callbacks.Callback):
+    """In the third epoch, after the tenth step."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == (2, 1):
+            raise KeyboardInterrupt
+
+
+def test_resumes_after_an_interruption(tmp_path: Path) -> None:
+    model = network("dorefa_residual")
+    (x,), _ = samples_for(model)
+    whole = trained()
+    assert whole.step == 20
+    assert {len(slots) for slots in whole.removed.values()} == {4}
+    assert trained(tf.keras.callbacks.BackupAndRestore(tmp_path), Interrupt()).step == 10
+    resumed = trained(tf.keras.callbacks.BackupAndRestore(tmp_path))
+    assert resumed.plan() == whole.plan()
+    np.testing.assert_allclose(resumed.training_model(x), whole.training_model(x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(resumed.training_model(x), resumed.finish()(x), rtol=1e-4, atol=1e-5)
+
+
+# The metric falls: the first epoch is the best, when nothing had gone. From the fourth on all is gone that is to go.
+@pytest.mark.parametrize(("start", "step", "gone"), [(0, 4, 0), (3, 16, 4)])
+def test_early_stopping_brings_back_what_was_gone_then(start: int, step: int, gone: int) -> None:
+    class Falling(tf.keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["quality"] = -epoch
+
+    early = tf.keras.callbacks.EarlyStopping(
+        "quality", mode="max", patience=9, restore_best_weights=True, start_from_epoch=start
+    )
+    gradual = trained(Falling(), early)
+    (x,), _ = samples_for(network("dorefa_residual"))
+    assert gradual.step == step
+    assert {len(slots) for slots in gradual.removed.values()} == {gone}
+    outputs = gradual.training_model(x)
+    with pytest.warns(UserWarning, match="of step 4, when 0 were") if start == 0 else contextlib.nullcontext():
+        slim, plan = gradual.finish(), gradual.plan()
+    np.testing.assert_allclose(outputs, slim(x), rtol=1e-4, atol=1e-5)
+    assert plan.notes == {"steps": step}
+
+
+def test_weights_hold_what_is_gone(tmp_path: Path) -> None:
+    model = network("float")
+    (x,), _ = samples_for(model)
+    gradual, other = (tq.GradualPruning(model, never, "latent_l1") for _ in range(2))
+    gradual.prune_to(0.5)
+    for name in ("state.weights.h5", "state"):
+        gradual.training_model.save_weights(tmp_path / name)
+        other.training_model.load_weights(tmp_path / name)
+        assert other.removed == gradual.removed
+        np.testing.assert_array_equal(other.training_model(x), gradual.training_model(x))
+        other.training_model.set_weights(tq.GradualPruning(model, never, "latent_l1").training_model.get_weights())
+        assert not any(other.removed.values())
+
+
+# What goes is "inner"; the layer norm stands on the model's output and, second, on the channels of "outer".
+def test_layer_norm_over_what_stays() -> None:
+    inputs = K.Input((3,))
+    x = K.Dense(4, name="outer")(K.Dense(8, activation="relu", name="inner")(inputs))
+    model = tf.keras.Model(inputs, K.LayerNormalization()(K.Dense(2)(x)))
+    data = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    within = tf.keras.Model(inputs, K.Dense(2)(K.LayerNormalization(name="norm")(x)))
+    for gradual in (tq.GradualPruning(model, never), tq.GradualPruning(within, never, groups=["inner"])):
+        gradual.prune_to(0.5)
+        assert len(gradual.removed["inner"]) == 4
+        np.testing.assert_allclose(gradual.training_model(data), gradual.finish()(data), rtol=1e-5, atol=1e-6)
+    with pytest.raises(PlanError, match="'norm' takes statistics over channels that may go"):
+        tq.GradualPruning(within, never)
+
+
 def test_original_is_left_alone() -> None:
     model = network("binary_residual")
     before = model.get_weights()
@@ -136,7 +226,3 @@ def test_refused() -> None:
     model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(PlanError, match="its own training_model"):
         model.fit(*samples_for(model)[0], samples_for(model)[1], verbose=0, callbacks=[gradual])
-    inputs = K.Input((3,))
-    x = K.LayerNormalization(name="norm")(K.Dense(4)(inputs))
-    with pytest.raises(PlanError, match=r"'norm' \(LayerNormalization\), which takes statistics over channels"):
-        tq.GradualPruning(tf.keras.Model(inputs, K.Dense(2)(x)), never)

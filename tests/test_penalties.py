@@ -94,6 +94,25 @@ def test_training_drives_them_down_while_attached(
     assert (again[0] if isinstance(again, list) else again) == pytest.approx(trained, rel=1e-4)
 
 
+# A format that traces the model anew: it must not meet a variable that the model does not hold.
+def test_saved_model_after_detaching(tmp_path: Path) -> None:
+    model, x = small(), np.ones((3, 2), "float32")
+    model.compile("sgd", "mse")
+    plain = model.evaluate(x, np.zeros((3, 1)), verbose=0)
+    penalty = tq.GroupLasso(model, 0.1)
+    for _ in range(2):
+        penalty.attach()
+        penalty.attach()
+        assert [float(loss) for loss in model.losses] == [pytest.approx(0.1 * np.sqrt(2) * 7)]
+        penalty.detach()
+        penalty.detach()
+        assert model.losses == []
+    model.save(tmp_path / "model", save_format="tf")
+    again = tf.keras.models.load_model(tmp_path / "model")
+    np.testing.assert_allclose(again(x), model(x))
+    assert again.evaluate(x, np.zeros((3, 1)), verbose=0) == pytest.approx(plain)
+
+
 def test_refused() -> None:
     with pytest.raises(PlanError, match=r"strength above 0\. Received: 0"):
         tq.GroupLasso(small(), 0)
@@ -117,5 +136,10 @@ def test_one_threshold_for_all_groups() -> None:
     allocator = tq.SlimmingAllocator(tq.Budget(params=15), strengths)
     plan = allocator.allocate(model, scores=strengths)
     assert plan.removed == {"first": (0, 1, 2), "second": (0,)}
+    # The same without a word on "second", whose weights rank its units; one goes when "first" has one left.
+    model.get_layer("second").kernel.assign(np.tile([[4.0, 3, 1, 2]], (4, 1)))
+    alone = {"first": strengths["first"]}
+    plan = tq.SlimmingAllocator(tq.Budget(params=15), alone).allocate(model, scores=alone)
+    assert plan.removed == {"first": (0, 1, 2), "second": (2,)}
     with pytest.raises(PlanError, match="4 strengths of at least 0 for group 'first'"):
         tq.SlimmingAllocator(tq.Budget(params=15), {"first": np.ones(3)}).allocate(model, "latent_l1")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.forward import Consumer, Forward, consumers
-from tfqprune.errors import PlanError
+from tfqprune.errors import DataError, PlanError
 from tfqprune.layers import LayerRecord
 from tfqprune.layers.normalization import BatchNormHandler
 from tfqprune.layers.running import asked_training
@@ -60,7 +60,7 @@ def remove_dead_channels(
     Raises:
         ModelTypeError: no graph model.
         PlanError: a tolerance below 0.
-        DataError: data that does not fit; without data, a layer that overflows on the noise.
+        DataError: data that does not fit; without data, a layer that overflows on the noise or looks up indices.
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < np.inf:
         raise PlanError(f"Expected a tolerance of at least 0. Received: {tolerance!r}.")
@@ -329,6 +329,12 @@ def _uses(model: tf.keras.Model) -> dict[int, set[int]]:
 def _inputs(graph: ChannelGraph, data: Any, count: int) -> Samples:
     if data is not None:
         return take_samples(graph.model, data, count)
+    for record in graph.records.values():
+        if isinstance(record.layer, tf.keras.layers.Embedding):
+            raise DataError(
+                f"Expected data for a model that looks up indices, for noise is none. Received: none, and embedding "
+                f"{record.name!r}. Hand over samples: data=x."
+            )
     rng = np.random.default_rng(0)
     shapes = [[16 if size is None else size for size in tensor.shape[1:]] for tensor in graph.model.inputs]
     types = [tensor.dtype.as_numpy_dtype for tensor in graph.model.inputs]

@@ -63,7 +63,7 @@ class Fitter:
         BudgetError: the budget is above the original, or cannot be met.
         ExportError: costs have to be measured, and the model cannot be exported.
         PlanError: unknown names, ratios out of range, a minimum above the maximum, align below 1,
-            scores missing or of the wrong length.
+            scores missing, of the wrong length or no numbers.
     """
 
     def __init__(
@@ -80,6 +80,11 @@ class Fitter:
     ) -> None:
         if isinstance(align, bool) or not isinstance(align, int | np.integer) or align < 1:
             raise PlanError(f"Expected align to be a whole number of at least 1. Received: {align!r}.")
+        if not isinstance(scores, Mapping):
+            raise PlanError(
+                "Expected scores by group, such as tfqprune.score returns. Received: an object of type "
+                f"{type(scores).__name__}."
+            )
         self.graph = graph
         self.budget = budget
         self.align = int(align)
@@ -406,5 +411,10 @@ def _order(group: ChannelGroup, scores: Mapping[str, np.ndarray]) -> np.ndarray:
     if values.shape != (group.size,):
         raise PlanError(
             f"Expected {group.size} scores for group {group.name!r}, one a unit. Received: shape {values.shape}."
+        )
+    if values.dtype.kind not in "biuf" or np.isnan(values).any():
+        raise PlanError(
+            f"Expected numbers as scores for group {group.name!r}. Received: values of type {values.dtype}"
+            f"{', NaN among them' if values.dtype.kind == 'f' else ''}. Look at the criterion, or score anew."
         )
     return np.argsort(values, kind="stable")

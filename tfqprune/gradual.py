@@ -6,6 +6,7 @@ anew. A slim model is built to score the units that are left, whenever some go, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from tfqprune.rebuild import Rebuilder, axes_of, values_of
 from tfqprune.samples import SAMPLES, take_samples
 from tfqprune.scoring import choose_criterion, run_criterion
 from tfqprune.slim import TrainedSlimBuilder
+from tfqprune.twin import obstacle
 
 Schedule = Callable[[Any], tuple[Any, Any]]
 
@@ -33,50 +35,41 @@ Schedule = Callable[[Any], tuple[Any, Any]]
 class LiveQuantizer:
     """Quantises the part of a kernel that stays, which may shrink between steps; the rest is zero.
 
-    No Keras layer, so that its variables are not among the layer's weights.
+    No Keras layer, so that nothing of it is among the layer's weights.
 
     Args:
         quantizer: the layer's own quantiser.
-        axes: axis of the kernel (negative: from the end) -> ids of its channels.
+        axes: axis of the kernel (negative: from the end) -> units of its channels.
+        alive: which units of the model stay, a bool variable [units].
     """
 
-    def __init__(self, quantizer: Callable[[tf.Tensor], tf.Tensor], axes: dict[int, np.ndarray]) -> None:
-        self.quantizer, self.axes = quantizer, axes
+    def __init__(
+        self, quantizer: Callable[[tf.Tensor], tf.Tensor], axes: dict[int, np.ndarray], alive: tf.Variable
+    ) -> None:
+        self.quantizer, self.axes, self.alive = quantizer, axes, alive
         self.precision = getattr(quantizer, "precision", None)
-        self._kept = {
-            axis: tf.Variable(np.arange(len(ids)), shape=[None], dtype=tf.int32, trainable=False)
-            for axis, ids in axes.items()
-        }
-        self._source = {
-            axis: tf.Variable(np.arange(len(ids)), dtype=tf.int32, trainable=False) for axis, ids in axes.items()
-        }
-
-    def keep(self, alive: np.ndarray) -> None:
-        """Says which channels stay, as a bool array over channel ids."""
-        for axis, ids in self.axes.items():
-            kept = np.flatnonzero(alive[ids])
-            source = np.full(len(ids), len(kept), np.int32)  # the zero behind what stays
-            source[kept] = np.arange(len(kept))
-            self._kept[axis].assign(kept.astype(np.int32))
-            self._source[axis].assign(source)
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-        values = tf.convert_to_tensor(inputs)
-        for axis, kept in self._kept.items():
+        values, sources = tf.convert_to_tensor(inputs), []
+        for axis, units in self.axes.items():
+            stays = tf.gather(self.alive, units)
+            kept = tf.where(stays)[:, 0]
             values = tf.gather(values, kept, axis=axis)
+            # What is gone is read from the zero behind what stays.
+            sources.append((axis, tf.where(stays, tf.cumsum(tf.cast(stays, tf.int32)) - 1, tf.size(kept))))
         values = self.quantizer(values)
-        for axis, source in self._source.items():
+        for axis, source in sources:
             paddings = [[0, 1 if position == axis % values.shape.rank else 0] for position in range(values.shape.rank)]
             values = tf.gather(tf.pad(values, paddings), source, axis=axis)
         return tf.ensure_shape(values, inputs.shape)
 
 
 class _TrainingBuilder(Rebuilder):
-    """A copy of the model whose quantised kernels can be masked while it trains."""
+    """A copy of the model whose quantised kernels are masked while it trains, by which units are alive."""
 
-    def __init__(self, graph: ChannelGraph) -> None:
+    def __init__(self, graph: ChannelGraph, alive: tf.Variable) -> None:
         super().__init__(graph)
-        self.quantizers: list[LiveQuantizer] = []
+        self.alive = alive
 
     @property
     def layers(self) -> dict[int, tf.keras.layers.Layer]:
@@ -89,14 +82,12 @@ class _TrainingBuilder(Rebuilder):
             roles = record.weight_axes.get(weight, ())
             wide = precision.is_tensor_wide(quantizer)
             axes = {
-                axis - len(roles): record.roles[role]
+                axis - len(roles): self.graph.unit_index(record.roles[role])
                 for axis, role in enumerate(roles)
                 if role and (wide or role in CONSUMED)
             }
             if axes:
-                live = LiveQuantizer(quantizer, axes)
-                setattr(clone, precision.QUANTIZER_OF_WEIGHT[weight], live)
-                self.quantizers.append(live)
+                setattr(clone, precision.QUANTIZER_OF_WEIGHT[weight], LiveQuantizer(quantizer, axes, self.alive))
         return clone
 
     def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
@@ -118,6 +109,10 @@ class GradualPruning(tf.keras.callbacks.Callback):
     Compile ``training_model`` with the default of one step an execution: between the steps of a longer one no unit can
     go, and float kernels would read again what is gone.
 
+    The step and what is gone are among the weights of ``training_model``: ``BackupAndRestore`` resumes where the
+    training was interrupted, with a new callback for the same model. ``EarlyStopping(restore_best_weights=True)`` may
+    bring back units that had gone (:meth:`finish` warns): give it a ``start_from_epoch`` behind the schedule's end.
+
     Args:
         model: a functional or sequential tf_keras model; it stays as it is.
         schedule: a ``tensorflow_model_optimization.sparsity.keras.PruningSchedule`` (PolynomialDecay,
@@ -131,12 +126,11 @@ class GradualPruning(tf.keras.callbacks.Callback):
     Attributes:
         training_model: a copy of the model, to be compiled and fitted. It computes what the model computes until
             units go. It cannot be saved as a whole; its weights can.
-        removed: group name -> slots that are gone, ascending.
 
     Raises:
         ModelTypeError: no graph model.
-        PlanError: no schedule, unknown or frozen groups, or a layer that mixes channels (a layer norm, an activation
-            quantiser with a scale over the whole tensor), which cannot be masked while it trains.
+        PlanError: no schedule, unknown or frozen groups, or a layer that mixes channels of theirs (a layer norm, an
+            activation quantiser with a scale over the whole tensor), which cannot be masked while it trains.
         CriterionError: an unknown criterion, one that needs data without data, or "flip_frequency", which is counted
             on kernels that keep their shape.
         DataError: data that does not fit the model.
@@ -164,13 +158,12 @@ class GradualPruning(tf.keras.callbacks.Callback):
         # Any ratio above 0 will do: this only finds the groups and refuses frozen or unknown ones.
         named = 0.5 if groups is None else dict.fromkeys(groups, 0.5)
         self._groups = list(resolve_ratios(self.graph, named))
-        for record in self.graph.records.values():
-            if record.mixed is not None or precision.is_tensor_wide(getattr(record.layer, "input_quantizer", None)):
-                raise PlanError(
-                    f"Expected layers that treat each channel alone. Received: {record.name!r} "
-                    f"({type(record.layer).__name__}), which takes statistics over channels and cannot be masked while "
-                    "it trains. Prune this model in one step with tfqprune.prune."
-                )
+        reason = obstacle(self.graph, self._groups)
+        if reason:
+            raise PlanError(
+                f"Expected a model that can be masked while it trains. Received: one in which {reason}. Leave those "
+                "groups out, or prune this model in one step with tfqprune.prune."
+            )
         self._criterion = choose_criterion(self.graph, criterion, data, **options)
         if _counts_flips(self._criterion):
             raise CriterionError(
@@ -179,25 +172,45 @@ class GradualPruning(tf.keras.callbacks.Callback):
                 "criterion, or prune in one step, with tfqprune.prune, after the training that was watched."
             )
         self._samples = take_samples(model, data, samples) if self._criterion.needs_data else None
-        self._builder = _TrainingBuilder(self.graph)
+        self._alive = tf.Variable(np.ones(self.graph.unit_count, bool), trainable=False, name="alive_units")
+        self._step = tf.Variable(tf.constant(0, tf.int64), trainable=False, name="pruning_step")
+        self._builder = _TrainingBuilder(self.graph, self._alive)
         self.training_model = self._builder.build()
-        self.removed: dict[str, tuple[int, ...]] = dict.fromkeys(self._groups, ())
-        self.step = 0
-        self._masks: list[tuple[tf.Variable, tf.Variable, LayerRecord, list[tuple[int, str]]]] = self._float_masks()
+        # Among its weights, so that whoever brings weights back brings back what was gone with them.
+        self.training_model.alive_units, self.training_model.pruning_step = self._alive, self._step
+        self._most = 0  # units that were gone in this training
+        self._floats = self._float_readers()
 
-    def _float_masks(self) -> list[tuple[tf.Variable, tf.Variable, LayerRecord, list[tuple[int, str]]]]:
-        """Weights without a quantiser that read channels: they are set to zero after each step instead."""
-        masks = []
+    @property
+    def step(self) -> int:
+        """Training steps so far."""
+        return int(self._step.numpy())
+
+    @property
+    def removed(self) -> dict[str, tuple[int, ...]]:
+        """Group name -> slots that are gone, ascending."""
+        alive = self._alive.numpy()
+        units = {name: self.graph.units_of(self.graph[name]) for name in self._groups}
+        return {name: tuple(np.flatnonzero(~alive[mine]).tolist()) for name, mine in units.items()}
+
+    def _float_readers(self) -> list[tuple[tf.Variable, dict[int, np.ndarray]]]:
+        """Weights without a quantiser that read channels, with the units along their axes.
+
+        They are set to zero after each step instead.
+        """
+        readers = []
         for record in self.graph.records.values():
             live = self._builder.layers[id(record.layer)]
             quantised = {weight_index(live)[weight] for weight in precision.quantized_weights(record.layer)}
             for position, roles in enumerate(axes_of(record)):
-                read = [(axis, role) for axis, role in enumerate(roles) if role in CONSUMED]
-                if read and position not in quantised:
-                    variable = live.weights[position]
-                    mask = tf.Variable(tf.ones(variable.shape, variable.dtype), trainable=False)
-                    masks.append((variable, mask, record, read))
-        return masks
+                axes = {
+                    axis: self.graph.unit_index(record.roles[role])
+                    for axis, role in enumerate(roles)
+                    if role in CONSUMED
+                }
+                if axes and position not in quantised:
+                    readers.append((live.weights[position], axes))
+        return readers
 
     def set_model(self, model: tf.keras.Model) -> None:
         if model is not self.training_model:
@@ -208,6 +221,7 @@ class GradualPruning(tf.keras.callbacks.Callback):
         super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._most = 0
         model = self.training_model
         steps = "auto" if model.autotune_steps_per_execution else int(model.steps_per_execution)
         if steps != 1:
@@ -217,12 +231,12 @@ class GradualPruning(tf.keras.callbacks.Callback):
             )
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        now, share = self.schedule(tf.constant(self.step, tf.int64))
+        now, share = self.schedule(tf.convert_to_tensor(self._step))
         if bool(now):
             self.prune_to(float(share))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.step += 1
+        self._step.assign_add(1)
         self._silence()
 
     def prune_to(self, share: float) -> None:
@@ -235,42 +249,59 @@ class GradualPruning(tf.keras.callbacks.Callback):
             PlanError: a share out of range.
         """
         resolve_ratios(self.graph, share)
-        missing = {name: removable(self.graph[name], share) - len(self.removed[name]) for name in self._groups}
+        removed = self.removed
+        missing = {name: removable(self.graph[name], share) - len(removed[name]) for name in self._groups}
         if max(missing.values(), default=0) <= 0:
             return
-        slim = self.finish()
-        scores = run_criterion(ChannelGraph(slim), self._criterion, self._samples)
+        scores = run_criterion(ChannelGraph(self._slim()), self._criterion, self._samples)
         for name, count in missing.items():
             if count > 0:
-                gone = set(self.removed[name])
+                gone = set(removed[name])
                 left = [slot for slot in range(self.graph[name].size) if slot not in gone]
                 lowest = np.argsort(scores[name], kind="stable")[:count]
-                self.removed[name] = tuple(sorted(gone | {left[position] for position in lowest.tolist()}))
-        alive = self.graph.alive(self.removed)
-        for quantizer in self._builder.quantizers:
-            quantizer.keep(alive)
-        for _, mask, record, read in self._masks:
-            value = np.ones(mask.shape, mask.dtype.as_numpy_dtype)
-            for axis, role in read:
-                stays = alive[record.roles[role]]
-                value = value * stays.reshape([-1 if other == axis else 1 for other in range(value.ndim)])
-            mask.assign(value)
+                removed[name] = tuple(sorted(gone | {left[position] for position in lowest.tolist()}))
+        self._alive.assign(self.graph.alive_units(removed))
+        self._most = self._gone()
         self._silence()
 
+    def _gone(self) -> int:
+        return int(np.count_nonzero(~self._alive.numpy()))
+
     def _silence(self) -> None:
-        if any(self.removed.values()):
-            for variable, mask, _, _ in self._masks:
-                variable.assign(variable * mask)
+        if not self._gone():
+            return
+        for variable, axes in self._floats:
+            value = tf.convert_to_tensor(variable)
+            for axis, units in axes.items():
+                stays = tf.cast(tf.gather(self._alive, units), value.dtype)
+                value *= tf.reshape(stays, [-1 if other == axis else 1 for other in range(value.shape.rank)])
+            variable.assign(value)
 
     def plan(self) -> PruningPlan:
         """What is gone so far, as a plan for the original model."""
+        self._warn_of_what_came_back()
         sizes = {group.name: group.size for group in self.graph.groups}
         removed = {name: slots for name, slots in self.removed.items() if slots}
         return PruningPlan(removed, sizes, fingerprint(self.graph), self._criterion.name, {"steps": self.step})
 
     def finish(self) -> tf.keras.Model:
         """The slim model with the weights as they are now; it computes what ``training_model`` computes."""
+        self._warn_of_what_came_back()
+        self._silence()  # weights may have come from elsewhere since the last step
+        return self._slim()
+
+    def _slim(self) -> tf.keras.Model:
         return TrainedSlimBuilder(self.graph, self.graph.alive(self.removed), self._builder.layers).build()
+
+    def _warn_of_what_came_back(self) -> None:
+        gone = self._gone()
+        if gone < self._most:
+            warnings.warn(
+                f"Expected weights from the end of the training, when {self._most} units were gone. Received: those of "
+                f"step {self.step}, when {gone} were. Something brought them back, as EarlyStopping does with "
+                "restore_best_weights. Give it a start_from_epoch behind the end of the schedule.",
+                stacklevel=3,
+            )
 
 
 def _counts_flips(criterion: Criterion) -> bool:

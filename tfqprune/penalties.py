@@ -39,7 +39,7 @@ class SparsityPenalty(ABC):
             raise PlanError(f"Expected a strength above 0. Received: {strength!r}.")
         self.model, self.strength = model, float(strength)
         self._factor = tf.Variable(0.0, trainable=False, name="strength")  # of the model's loss: 0 while detached
-        self._added = False
+        self._loss: Any = None  # what the model has of it while attached
         self.graph = ChannelGraph(model)
         self._parts = self._find()
         if not self._parts:
@@ -66,14 +66,17 @@ class SparsityPenalty(ABC):
 
     def attach(self) -> None:
         """Adds the penalty to the model's loss until :meth:`detach`; compile the model afterwards."""
-        if not self._added:
+        if self._loss is None:
             self.model.add_loss(lambda: self._factor * self.value())
-            self._added = True
+            self._loss = self.model._callable_losses[-1]
         self._factor.assign(self.strength)
 
     def detach(self) -> None:
-        """Takes it away again."""
-        self._factor.assign(0.0)
+        """Takes it away again; the model can be saved in all formats then."""
+        self._factor.assign(0.0)  # for functions that were traced with it
+        if self._loss is not None:
+            self.model._callable_losses.remove(self._loss)
+            self._loss = None
 
 
 class _FilterPenalty(SparsityPenalty):

@@ -181,9 +181,15 @@ def deployed_values(record: LayerRecord) -> list[np.ndarray]:
     return values
 
 
-def obstacle(graph: ChannelGraph) -> str | None:
-    """Why a model can have no twin, or None if it can."""
-    open_groups = {group.index for group in graph.prunable}
+def obstacle(graph: ChannelGraph, groups: Iterable[str] | None = None) -> str | None:
+    """Why a model can have no twin, and cannot be masked while it trains; None if it can.
+
+    Args:
+        graph: the channel graph of the model.
+        groups: names of the groups that may lose units; None: all that are not frozen.
+    """
+    names = [group.name for group in graph.prunable] if groups is None else groups
+    open_groups = {graph[name].index for name in names}
 
     def prunable(ids: np.ndarray) -> bool:
         return bool(open_groups & set(np.unique(graph.units(ids)[0]).tolist()))

@@ -16,6 +16,8 @@ import tfqprune as tq
 from tfqprune.allocation.gates import GateCosts, GatedBuilder, Gates, thresholds_on
 from tfqprune.costs import COSTS, CostModel
 from tfqprune.errors import BudgetError, DataError, EvaluationError, ModelTypeError, PlanError
+from tfqprune.layers import Channels, LayerHandler
+from tfqprune.layers.base import _HANDLERS
 from tfqprune.masking import mask
 from tfqprune.precision import variable_value
 from tfqprune.testing.criteria import network, samples_for
@@ -427,6 +429,74 @@ def test_weights_hold_the_state_of_the_gates() -> None:
     np.testing.assert_array_equal(other(x), hfp(x))
 
 
+def test_layer_norm_over_what_stays() -> None:
+    inputs = K.Input((3,))
+    x = K.Dense(4, name="outer")(K.Dense(8, activation="relu", name="inner")(inputs))
+    model = tf.keras.Model(inputs, K.LayerNormalization()(K.Dense(2)(x)))
+    within = tf.keras.Model(inputs, K.Dense(2)(K.LayerNormalization()(x)))
+    data, labels = np.random.default_rng(0).normal(size=(8, 3)).astype("float32"), np.zeros((8, 2))
+    for whole, excluded in ((model, ()), (within, "outer")):
+        hfp = tq.HolisticPruning(whole, tq.Budget(params=0.7), "latent_l1", exclude=excluded)
+        hfp.compile("adam", "mse")
+        with pytest.warns(UserWarning, match="at least 20 steps"):
+            hfp.fit(data, labels, batch_size=4, epochs=3, verbose=0)
+        assert hfp.plan().removed["inner"]
+        np.testing.assert_allclose(hfp(data), hfp.finish()(data), rtol=1e-5, atol=1e-6)
+
+
+class Own(K.Layer):
+    """A dense layer of a user's, whose kernel is an attribute of another name than its variable, or in a list."""
+
+    def __init__(self, units: int, hidden: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.units, self.hidden = units, hidden
+
+    def build(self, shape):
+        kernel = self.add_weight(name="kernel", shape=(int(shape[-1]), self.units))
+        if self.hidden:
+            self.all = [kernel]
+        else:
+            self.w = kernel
+
+    def call(self, inputs):
+        return tf.matmul(inputs, self.all[0] if self.hidden else self.w)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units, "hidden": self.hidden}
+
+
+@pytest.mark.parametrize("key", ["kernel", 0])
+def test_kernels_of_other_names(key: str | int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(LayerHandler):
+        def flow(self, call):
+            call.role("in", call.inputs[0].ids)
+            call.mint("out", call.layer.units)
+            call.weight(key, ("in", "out"), 1)
+            return [Channels(call.inputs[0].axis, call.record.roles["out"])]
+
+        def resize(self, record, config, kept):
+            return {**config, "units": len(kept("out"))}
+
+    monkeypatch.setitem(_HANDLERS, Own, Handler())
+    tf.keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    for hidden in (False, True):
+        inputs = K.Input((6,))
+        model = tf.keras.Model(inputs, K.Dense(2)(Own(8, hidden, name="own")(K.Dense(8, name="first")(inputs))))
+        if hidden:
+            with pytest.raises(PlanError, match=rf"Received: 'own' \(Own\), whose weight {key!r} is none"):
+                tq.HolisticPruning(model, tq.Budget(params=0.6), "latent_l1")
+            continue
+        graph = tq.ChannelGraph(model)
+        gates = gates_of(graph)
+        removed = removed_by(graph, gates)
+        assert set(removed) == {"first", "own"}
+        trained = GatedBuilder(graph, gates).build()
+        sizes = {group.name: group.size for group in graph.groups}
+        plan = tq.PruningPlan(removed, sizes, tq.make_plan(model, 0.0, "latent_l1").fingerprint)
+        np.testing.assert_allclose(trained(x), mask(model, plan)(x), rtol=1e-5, atol=1e-6)
+
+
 def test_refused() -> None:
     model = network("float")
     with pytest.raises(BudgetError, match="is the smallest reachable"):
@@ -445,8 +515,16 @@ def test_refused() -> None:
     with pytest.raises(PlanError, match=r"groups that can be pruned\. Received: none \(.*model output"):
         tq.HolisticPruning(tf.keras.Model(inputs, K.Dense(2)(inputs)), tq.Budget(params=0.5))
     x = K.LayerNormalization(name="norm")(K.Dense(4)(inputs))
-    with pytest.raises(PlanError, match=r"'norm' \(LayerNormalization\), which takes statistics over channels"):
+    with pytest.raises(PlanError, match="'norm' takes statistics over channels that may go"):
         tq.HolisticPruning(tf.keras.Model(inputs, K.Dense(2)(x)), tq.Budget(params=0.8), "latent_l1")
+    for start in ({"first": 0.5}, 0.5):
+        with pytest.raises(PlanError, match=r"Expected a PruningPlan to start from\. Received: .*make_plan"):
+            tq.HolisticPruning(model, tq.Budget(params=0.5), start=start)
+    tq.HolisticPruning(model, tq.Budget(params=0.8), exclude="second", scores={"first": np.arange(8)})
+    with pytest.raises(PlanError, match=r"numbers as scores for group 'first'.*NaN among them"):
+        tq.HolisticPruning(
+            model, tq.Budget(params=0.5), scores={"first": np.full(8, np.nan), "second": np.full(8, np.nan)}
+        )
     endless = tf.data.Dataset.from_generator(
         lambda: iter([samples_for(model)]),
         output_signature=(tf.TensorSpec((None, 6, 6, 3)), tf.TensorSpec((None,), tf.int64)),

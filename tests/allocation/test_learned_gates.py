@@ -293,6 +293,24 @@ def test_lands_on_the_nearest_that_three_groups_allow() -> None:
     assert lowest < 0.99  # so 1 % below is more than these units allow
 
 
+# Four groups, with more than 5,000 counts within reach; exchanges between pairs alone end up to 1 % lower, here.
+def test_lands_where_no_exchange_of_two_helps() -> None:
+    x = inputs = K.Input((16, 16, 3))
+    for filters, pool in ((16, 1), (16, 2), (32, 1), (32, 2)):
+        x = K.BatchNormalization()(K.Conv2D(filters, 3, padding="same", activation="relu")(x))
+        x = K.MaxPooling2D(pool)(x)
+    graph = tq.ChannelGraph(tf.keras.Model(inputs, K.Dense(10)(K.Flatten()(x))))
+    scores = {group.name: np.arange(group.size) for group in graph.groups}
+    for macs, seed in ((0.4, 0), (0.4, 6), (0.5, 2), (0.5, 7), (0.5, 10)):
+        fitter = Fitter(graph, scores, tq.Budget(params=0.5, macs=macs))
+        wanted = np.random.default_rng(seed).uniform(0.4, 1, len(fitter.names))
+        start = fitter.project(dict(zip(fitter.names, wanted, strict=True))).counts
+        landed = land(fitter, start)
+        assert fitter.holds(landed)
+        assert min(fitter.counted(landed)[name] / limit for name, limit in fitter.limits.limits.items()) >= 0.99
+        assert land(fitter, start) == landed
+
+
 def test_says_which_target_binds() -> None:
     model = network("float")
     hfp = compiled(model, tq.Budget(params=0.9, macs=0.3))

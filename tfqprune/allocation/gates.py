@@ -18,6 +18,7 @@ from tfqprune.channels import ChannelGraph
 from tfqprune.costs import CostModel
 from tfqprune.errors import PlanError
 from tfqprune.layers import LayerRecord
+from tfqprune.layers.base import weight_index
 from tfqprune.masking import CONSUMED
 from tfqprune.rebuild import Rebuilder, values_of
 
@@ -254,7 +255,7 @@ class GatedBuilder(Rebuilder):
         gates: one for each of its units.
 
     Raises:
-        PlanError: (from ``build``) a layer mixes channels by statistics.
+        PlanError: (from ``build``) a layer reads channels by a kernel that it does not hold as an attribute.
     """
 
     def __init__(self, graph: ChannelGraph, gates: Gates) -> None:
@@ -267,7 +268,6 @@ class GatedBuilder(Rebuilder):
         return self._layers
 
     def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
-        _check_trainable(record)
         clone = record.handler.clone(record.layer, record.layer.get_config())
         quantised = precision.quantized_weights(record.layer)
         through: dict[str, dict[int, np.ndarray]] = {}
@@ -284,7 +284,7 @@ class GatedBuilder(Rebuilder):
                 quantizer = GatedQuantizer(quantised[weight], self.gates, read, made, wide)
                 setattr(clone, precision.QUANTIZER_OF_WEIGHT[weight], quantizer)
             elif read:
-                through[str(weight)] = read
+                through.update(dict.fromkeys(_attributes(record, weight), read))
         if through:
             _read_through(clone, self.gates, through)
         return clone
@@ -293,13 +293,22 @@ class GatedBuilder(Rebuilder):
         return values_of(record)
 
 
-def _check_trainable(record: LayerRecord) -> None:
-    if record.mixed is not None or precision.is_tensor_wide(getattr(record.layer, "input_quantizer", None)):
+def _attributes(record: LayerRecord, weight: str | int) -> list[str]:
+    """The attributes of a layer that hold a weight, which may be known by its variable's name or its position alone.
+
+    Raises:
+        PlanError: there are none.
+    """
+    own, variable = vars(record.layer), record.layer.weights[weight_index(record.layer)[weight]]
+    names = [weight] if isinstance(weight, str) and weight in own else []
+    names = names or [name for name, value in own.items() if value is variable]
+    if not names:
         raise PlanError(
-            f"Expected layers that treat each channel alone. Received: {record.name!r} "
-            f"({type(record.layer).__name__}), which takes statistics over channels and cannot be masked while "
-            "it trains. Prune this model with another allocator."
+            f"Expected layers that hold the kernels by which they read channels as attributes. Received: "
+            f"{record.name!r} ({type(record.layer).__name__}), whose weight {weight!r} is none. Set it as an attribute "
+            "in build(), exclude what it reads, or prune this model with another allocator."
         )
+    return names
 
 
 def _read_through(layer: tf.keras.layers.Layer, gates: Gates, through: dict[str, dict[int, np.ndarray]]) -> None:

@@ -11,6 +11,7 @@ from tfqprune.budget import Budget, check_budget
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.errors import BudgetError, PlanError
 from tfqprune.plan import PruningPlan
+from tfqprune.twin import obstacle
 
 
 def check_counted(budget: Any) -> Budget:
@@ -39,6 +40,27 @@ def require_groups(graph: ChannelGraph, giving: list[ChannelGroup]) -> list[Chan
     return giving
 
 
+def check_given(graph: ChannelGraph, giving: list[ChannelGroup], start: Any) -> None:
+    """Makes sure that units can be gated while a model trains, and that a start, if any, is a plan for it.
+
+    Raises:
+        PlanError: a layer mixes channels that may go, or the start is no plan for this model.
+    """
+    reason = obstacle(graph, [group.name for group in giving])
+    if reason:
+        raise PlanError(
+            f"Expected a model that can be masked while it trains. Received: one in which {reason}. Exclude those "
+            "groups, or prune this model with another allocator."
+        )
+    if start is not None:
+        if not isinstance(start, PruningPlan):
+            raise PlanError(
+                f"Expected a PruningPlan to start from. Received: {start!r} (of type {type(start).__name__}). Ratios "
+                "become one by tfqprune.make_plan(model, ratios)."
+            )
+        start.check(graph)
+
+
 def ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray], start: PruningPlan | None) -> np.ndarray:
     """Numbers between 0 and 1 over the units [units], in each group by the rank of its scores.
 
@@ -46,6 +68,8 @@ def ranked(graph: ChannelGraph, scores: Mapping[str, np.ndarray], start: Pruning
     """
     values = np.full(graph.unit_count, 1.0, np.float32)
     for group in graph.prunable:
+        if group.name not in scores:  # excluded
+            continue
         order = np.argsort(scores[group.name], kind="stable")
         parts = [(order, 0.0, 1.0)]
         if start is not None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfqprune.allocation.conductor import Conductor, broken
 from tfqprune.allocation.gates import CLOSED_WIDTH, GateCosts, GatedBuilder, Gates, state, thresholds_on
-from tfqprune.allocation.given import check_counted, ranked, require_groups
+from tfqprune.allocation.given import check_counted, check_given, ranked, require_groups
 from tfqprune.allocation.landing import binding, land
 from tfqprune.allocation.scales import UnitScales
 from tfqprune.budget import Budget, format_cost
@@ -95,9 +95,10 @@ class HolisticPruning(tf.keras.Model):
     Raises:
         ModelTypeError: no graph model.
         BudgetError: the budget is above the original, cannot be met, or has to be measured.
-        PlanError: nothing can be pruned; a layer that takes statistics over channels (a layer norm); names, bounds,
-            ``align``, ``share``, ``values`` or ``gate`` that make no sense; a start made for another model; scales that
-            are asked for where there are none.
+        PlanError: nothing can be pruned; a layer that takes statistics over channels that may go (a layer norm), or
+            reads them by a kernel that is none of its attributes; names, bounds, ``align``, ``share``, ``values``,
+            ``gate`` or ``scores`` that make no sense; a start that is no plan for this model; scales that are asked for
+            where there are none.
         CriterionError: an unknown criterion, or one that needs data, without data.
     """
 
@@ -130,8 +131,6 @@ class HolisticPruning(tf.keras.Model):
             raise PlanError("Expected values='own' beside a start. Received: values='scales', which start as they are.")
         self.graph = ChannelGraph(model)
         require_groups(self.graph, self.graph.prunable)
-        if start is not None:
-            start.check(self.graph)
         self._budget, self._share = check_counted(budget), float(share)
         limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude)}
         flat = {group.name: np.zeros(group.size) for group in self.graph.groups}
@@ -140,6 +139,7 @@ class HolisticPruning(tf.keras.Model):
             self.graph, scores, budget, meter=first.meter, **limits
         )
         giving = require_groups(self.graph, [group for group in first.groups if first.most[group.name]])
+        check_given(self.graph, giving, start)
         names = budget.names
         self._costs = GateCosts(first.meter.model, names)
         self._original = np.array([first.limits.original[name] for name in names])

@@ -17,14 +17,17 @@ _WAY = 0.02  # slack that a whole group's units moved are worth
 _ALL = 5_000  # plans: with few groups, so many are all looked at
 _MOVES = 100  # exchanges, with many groups
 _STEPS = (1, 2, 3)  # of one exchange
+_TRIALS = 5_000  # exchanges at random, where the best of those between pairs leave slack
+_HEAT = 0.1  # slack that the first of them may lose, in the mean
 
 
 def land(fitter: Fitter, counts: Mapping[str, int]) -> dict[str, int]:
     """Counts near these, within the budget, whose costs lie at most ``TOLERANCE`` below their limits where possible.
 
     Units (or steps of the alignment) are exchanged between groups: one to three more of one for one to three less of
-    another, the exchange that helps most first. With few groups all counts within reach are looked at instead. No group
-    moves by more than 20 % of its units, or one step.
+    another, the exchange that helps most first, and then among three groups, at random (with a fixed seed). With few
+    groups all counts within reach are looked at instead. No group moves by more than 20 % of its units, or one step; in
+    the end all units are given back that the budget still allows.
 
     Args:
         fitter: knows the costs.
@@ -37,7 +40,7 @@ def land(fitter: Fitter, counts: Mapping[str, int]) -> dict[str, int]:
     if math.prod(map(len, near.values())) <= _ALL:
         best = _nearest(fitter, start, near)
     else:
-        best = _exchanged(fitter, start, near)
+        best = _annealed(fitter, _exchanged(fitter, start, near), near)
     return fitter.give_back(best, fitter.ratios(start))
 
 
@@ -87,6 +90,27 @@ def _exchanged(fitter: Fitter, start: dict[str, int], near: Mapping[str, list[in
             break
         place = int(np.argmin(slacks))
         best, slack = trials[place], slacks[place]
+    return best
+
+
+def _annealed(fitter: Fitter, start: dict[str, int], near: Mapping[str, list[int]]) -> dict[str, int]:
+    """The best of random steps in three groups at once: out of where no pair can better itself.
+
+    Kirkpatrick, Gelatt, Vecchi, "Optimization by Simulated Annealing", 1983: a step may lose slack, ever less of it.
+    """
+    rng, best, least = np.random.default_rng(0), start, _slack(fitter, start)
+    now, slack, names, many = best, least, list(near), min(3, len(near))
+    for heat in np.linspace(_HEAT, 0, _TRIALS):
+        if not least:
+            break
+        trial = dict(now)
+        for at, by in zip(rng.permutation(len(names))[:many], rng.integers(-max(_STEPS), max(_STEPS) + 1, many)):
+            own = near[names[at]]
+            trial[names[at]] = own[min(max(own.index(trial[names[at]]) + int(by), 0), len(own) - 1)]
+        if fitter.holds(trial) and (found := _slack(fitter, trial)) <= slack + heat * rng.exponential():
+            now, slack = trial, found
+            if slack < least:
+                best, least = now, slack
     return best
 
 

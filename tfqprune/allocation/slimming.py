@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfqprune.allocation.base import Allocator, register_allocator
 from tfqprune.budget import Budget
+from tfqprune.channels import ChannelGraph
 from tfqprune.errors import PlanError
 from tfqprune.fitting import Fit, Fitter
 from tfqprune.penalties import GroupLasso, ScaleLasso
+from tfqprune.plan import PruningPlan
+from tfqprune.scoring import score_graph
 
 
 @register_allocator("slimming")
@@ -36,6 +40,23 @@ class SlimmingAllocator(Allocator):
     def __init__(self, budget: Budget, strengths: Mapping[str, np.ndarray] | None = None) -> None:
         super().__init__(budget)
         self._strengths = strengths
+
+    def allocate(
+        self,
+        model: tf.keras.Model,
+        criterion: Any = "auto",
+        data: Any = None,
+        align: int = 1,
+        *,
+        scores: Mapping[str, np.ndarray] | None = None,
+        **limits: Any,
+    ) -> PruningPlan:
+        """As for every allocator; where scores leave groups out, as strengths may, the criterion ranks their units."""
+        if isinstance(scores, Mapping):
+            graph = ChannelGraph(model)
+            if any(group.name not in scores for group in graph.prunable):
+                scores = {**score_graph(graph, criterion, data), **scores}
+        return super().allocate(model, criterion, data, align, scores=scores, **limits)
 
     def fit(self, model: tf.keras.Model, fitter: Fitter) -> Fit:
         strengths = {name: value for name, value in self._found(model).items() if name in fitter.names}
