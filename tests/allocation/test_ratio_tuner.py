@@ -22,8 +22,14 @@ from tfqprune.allocation.records import TrialRecord, pareto_front
 from tfqprune.budget import Limits, format_cost
 from tfqprune.criteria import get_criterion
 from tfqprune.errors import (
-    BudgetError, CriterionError, DataError, EvaluationError, ExportError, OutputError, PlanError,
-)  # fmt: skip
+    BudgetError,
+    CriterionError,
+    DataError,
+    EvaluationError,
+    ExportError,
+    OutputError,
+    PlanError,
+)
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.files import write_json
 from tfqprune.twin import EvaluationTwin

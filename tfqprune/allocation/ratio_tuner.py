@@ -156,8 +156,7 @@ class RatioTuner(Promotion):
             raise ValueError(f"Expected evaluation to be one of {', '.join(_EVALUATIONS)}. Received: {evaluation!r}.")
         check_count("max_trials", max_trials)
         check_count("promote", promote)
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-            raise PlanError(f"Expected seed to be a whole number from 0. Received: {seed!r}.")
+        check_count("seed", seed, least=0)
         check_sensitivity(sensitivity)
         self.goal = Goal(objective, size_weight)
         self.graph = ChannelGraph(model) if fitter is None else fitter.graph
@@ -318,12 +317,14 @@ class RatioTuner(Promotion):
         if is_worker() and not chief_answers(self._own_oracle.ended):
             print(f"The search in {self.project_dir} has ended: nothing is left for this worker.")
             return
-        self._set_over(False)
+        self._own_oracle.over = False
+        self.save()
         if is_chief():
             serve(self.oracle, self._worker_timeout)
         else:
             super().search(callbacks=list(callbacks))
-        self._set_over(True)
+        self._own_oracle.over = True
+        self.save()
         if self._own_oracle.failure is not None:
             raise EvaluationError(f"Expected trials that can be evaluated. Received: {self._own_oracle.failure}")
         if self.evaluation == "both" and not is_worker():
@@ -387,11 +388,6 @@ class RatioTuner(Promotion):
             # Out of memory, a runtime's error: it may work the next time.
             trial.status = "FAILED" if isinstance(error, FAILED) else "INVALID"
             trial.message = traceback.format_exc()
-
-    def _set_over(self, over: bool) -> None:
-        if not is_worker():
-            self._own_oracle.over = over
-            self.save()
 
     def save(self) -> None:
         """Saves the search to its folder."""

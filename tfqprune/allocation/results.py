@@ -237,11 +237,11 @@ class SearchResults(keras_tuner.Tuner):
         return [self._plan(trials[record.trial]) for record in self.pareto_front(cost)]
 
 
-def check_count(name: str, count: Any) -> None:
-    """Makes sure of a whole number from 1.
+def check_count(name: str, count: Any, least: int = 1) -> None:
+    """Makes sure of a whole number from ``least``.
 
     Raises:
         PlanError: it is none.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise PlanError(f"Expected {name}, a whole number from 1. Received: {count!r}.")
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < least:
+        raise PlanError(f"Expected {name}, a whole number from {least}. Received: {count!r}.")
