@@ -112,9 +112,10 @@ class PlanEvaluator:
         try:
             return list(with_accuracy(twin.model.evaluate(first, verbose=0, return_dict=True)))
         except (ValueError, tf.errors.InvalidArgumentError) as error:
+            reason = str(error).split("\n\t [[")[0].strip().splitlines()[-1]  # the lines before say where, for pages
             raise DataError(
-                "Expected validation labels that go with the model's outputs and the loss. Received: labels that fail "
-                f"in the evaluation of the first batch: {error}"
+                "Expected validation labels that go with the model's outputs and the loss. Received: a first batch "
+                f"that cannot be evaluated ({reason})."
             ) from error
 
     def model(self, plan: PruningPlan | Removed) -> tf.keras.Model:

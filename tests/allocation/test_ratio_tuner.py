@@ -276,8 +276,9 @@ def test_other_data_of_the_criterion_are_refused(make_tuner, train, validation) 
     assert len(tuner.records()) == 2
 
 
-def test_a_criterion_is_known_by_what_it_does(make_tuner, train, validation) -> None:
+def test_a_criterion_is_known_by_what_it_does(make_tuner, train, validation, tmp_path) -> None:
     make_tuner(criterion=get_criterion("random", seed=3), project_name="object")
+    (tmp_path / "object" / "curves.json").write_text("{}")  # something was found out
     make_tuner(criterion=get_criterion("random", seed=3), project_name="object")
     with pytest.raises(OutputError, match="criterion changed"):
         make_tuner(criterion=get_criterion("random", seed=4), project_name="object")
