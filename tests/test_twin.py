@@ -290,7 +290,7 @@ def test_metrics_that_cannot_be_made_anew() -> None:
     model = tf.keras.models.clone_model(network("float"))
     model.compile("sgd", "sparse_categorical_crossentropy", [Above(0.5)])
     data = random_inputs(model, batch=8)[0], np.zeros(8, int)
-    with pytest.raises(EvaluationError, match=r"Received: Above \('above'\), .* Give its class a get_config\(\)"):
+    with pytest.raises(EvaluationError, match=r"(?s)Received: Above \('above'\), .* Give its class a get_config\(\)"):
         PlanEvaluator(tq.ChannelGraph(model), data)
 
 

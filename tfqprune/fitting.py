@@ -364,10 +364,13 @@ class Fitter:
     def plan(
         self, fit: Fit | Mapping[str, int], criterion: str = "", notes: Mapping[str, Any] | None = None
     ) -> PruningPlan:
-        """The plan of a fit, or of numbers of units."""
+        """The plan of a fit, or of numbers of units; costs that cannot be counted are left out of its notes."""
         counts = fit.counts if isinstance(fit, Fit) else fit
+        notes = dict(notes or {})
+        if "costs" in notes:  # not a number where the input has no fixed size, which no JSON can hold
+            notes["costs"] = {name: cost for name, cost in notes["costs"].items() if math.isfinite(cost)}
         sizes = {group.name: group.size for group in self.graph.groups}
-        return PruningPlan(self.removed(counts), sizes, fingerprint(self.graph), criterion, dict(notes or {}))
+        return PruningPlan(self.removed(counts), sizes, fingerprint(self.graph), criterion, notes)
 
     # -- pieces -------------------------------------------------------------------------------
 

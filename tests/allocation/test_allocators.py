@@ -53,6 +53,28 @@ class TestBayesian(AllocatorConformance):
         return tq.BayesianAllocator(budget, validation=samples, train=samples, max_trials=3, num_random=1, verbose=0)
 
 
+def test_the_tuner_outlives_the_search() -> None:
+    allocator = tq.BayesianAllocator(tq.Budget(memory=0.8), validation=noise(), train=noise(), max_trials=1, verbose=0)
+    plan = allocator.allocate(network("dorefa_residual"), "latent_l1")
+    tuner = allocator.tuner
+    assert [own.removed for own in tuner.get_front_plans()] == [plan.removed]
+    assert tq.cost(tuner.get_best_models()[0]).memory == plan.notes["costs"]["memory"]
+
+
+def test_costs_that_cannot_be_counted_are_not_written(tmp_path: Path) -> None:
+    image = K.Input((None, None, 3))
+    features = K.GlobalAveragePooling2D()(K.Conv2D(8, 3, name="first")(image))
+    model = tf.keras.Model(image, K.Dense(2)(features))
+    plan = tq.UniformAllocator(tq.Budget(memory=0.6)).allocate(model, "latent_l1")
+    assert plan.notes["costs"].keys() >= {"params", "memory"}
+    assert not plan.notes["costs"].keys() & {"macs", "bops"}
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(plan.save(tmp_path / "plan.json").read_text(), parse_constant=refuse)
+
+
 def noise() -> tuple[np.ndarray, np.ndarray]:
     """Images and labels for the networks of the suite."""
     rng = np.random.default_rng(0)

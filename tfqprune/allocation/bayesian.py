@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from typing import Any
 
 import tensorflow as tf
@@ -30,7 +32,8 @@ class BayesianAllocator(Allocator):
         train: data to re-estimate batch norms on, and to fine-tune on where trials are fine-tuned;
             None: ``data`` of :meth:`allocate`.
         max_trials: number of trials.
-        directory / project_name: where trials are kept, and taken up again; None: nowhere.
+        directory / project_name: where trials are kept, and taken up again; None: in a temporary folder that
+            goes with the allocator.
         seed: the same seed gives the same trials.
         epochs: of fine-tuning, where trials are fine-tuned (``evaluation="finetune"`` or ``"both"``).
         verbose: 0 prints nothing.
@@ -69,12 +72,18 @@ class BayesianAllocator(Allocator):
             raise DataError(
                 "Expected data to re-estimate batch norms on: train=..., or data=... of allocate(). Received: none."
             )
-        with tempfile.TemporaryDirectory() as temporary:
-            self.tuner = RatioTuner(model, fitter=fitter, directory=self._directory or temporary, **self._options)
-            self.tuner.search(train, validation_data=self._validation, epochs=self._epochs, verbose=self._verbose)
-            best = self.tuner.best_trial()
-            self._found = self.tuner.found(best)
+        directory = self._directory or self._temporary()
+        self.tuner = RatioTuner(model, fitter=fitter, directory=directory, **self._options)
+        self.tuner.search(train, validation_data=self._validation, epochs=self._epochs, verbose=self._verbose)
+        best = self.tuner.best_trial()
+        self._found = self.tuner.found(best)
         return fitter.fitted(fitter.nearest(ratios_of(best)))
+
+    def _temporary(self) -> str:
+        """A folder that stays as long as this allocator does: its tuner reads trials from there."""
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def notes(self) -> dict[str, Any]:
         return self._found
