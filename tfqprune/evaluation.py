@@ -37,6 +37,7 @@ class PlanEvaluator:
         metrics: as for ``compile``; None: the compiled ones, else accuracy where the loss is a cross-entropy.
 
     Attributes:
+        calibration_samples: as given.
         twin: the evaluation twin, or None.
         reason: None, or why there is no twin.
 
@@ -58,6 +59,7 @@ class PlanEvaluator:
         self.graph = graph
         model = graph.model
         self._loss, self._metrics = loss, metrics
+        self.calibration_samples = calibration_samples
         self._validation: TrainingData | None = None
         if validation is not None:
             self._validation = prepare(model, validation, batch_size, "validation", shuffle=False)
@@ -100,6 +102,11 @@ class PlanEvaluator:
         if twin is self.twin:
             statistics = cut_statistics(self.graph, twin.alive, statistics)
         return with_accuracy({name: float(value) for name, value in results.items()}), statistics
+
+    @property
+    def judged_by(self) -> tuple[Any, Any]:
+        """Loss and metrics, whether they were given, compiled or follow from the data."""
+        return _resolved(self.graph.model, self._validation, self._loss, self._metrics)
 
     def names(self) -> list[str]:
         """What :meth:`evaluate` returns, by the first batch of the validation data.
@@ -193,12 +200,19 @@ def compile_like(
     known = compiled_arguments(model)
     if loss is None and known.get("loss") is None and data is None:
         return
+    loss, metrics = _resolved(model, data, loss, metrics)
+    further = {key: _fresh(known[key]) for key in ("loss_weights", "weighted_metrics") if known.get(key)}
+    new.compile(optimizer=_fresh(known.get("optimizer") or "adam"), loss=loss, metrics=_fresh(metrics), **further)
+
+
+def _resolved(model: tf.keras.Model, data: TrainingData | None, loss: Any, metrics: Any) -> tuple[Any, Any]:
+    """Loss and metrics: as given, else as the model is compiled, else what goes with the data."""
+    known = compiled_arguments(model)
     if loss is None:
         loss = known.get("loss") if data is None else choose_loss(model, data, None)
     if metrics is None:
         metrics = known.get("metrics") or default_metrics(loss)
-    further = {key: _fresh(known[key]) for key in ("loss_weights", "weighted_metrics") if known.get(key)}
-    new.compile(optimizer=_fresh(known.get("optimizer") or "adam"), loss=loss, metrics=_fresh(metrics), **further)
+    return loss, metrics
 
 
 def compiled_arguments(model: tf.keras.Model) -> dict[str, Any]:

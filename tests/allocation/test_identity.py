@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfqprune.allocation.identity import data_digest, data_facts, training_facts
+from tfqprune.allocation.identity import data_digest, data_facts, judging_facts, optimizer_facts
 from tfqprune.errors import DataError
 
 K = tf.keras
@@ -87,28 +87,37 @@ def test_samples_drawn_by_chance_say_nothing(small, data) -> None:
         assert set(data_facts("training", small, given)) == {"training data"}
 
 
-def test_training_built_anew_is_the_same(small) -> None:
-    def facts(rate: float = 0.1, momentum: float = 0.9, logits: bool = True) -> dict:
-        return training_facts(
-            small,
-            K.losses.SparseCategoricalCrossentropy(from_logits=logits),
-            ["accuracy", K.metrics.SparseTopKCategoricalAccuracy(2)],
-            K.optimizers.SGD(rate, momentum),
-        )
+def test_judging_built_anew_is_the_same(small) -> None:
+    def facts(logits: bool = True, k: int = 2) -> dict:
+        loss = K.losses.SparseCategoricalCrossentropy(from_logits=logits)
+        return judging_facts(small, loss, ["accuracy", K.metrics.SparseTopKCategoricalAccuracy(k)])
 
     assert facts() == facts()
-    assert facts(rate=0.2) == facts()  # the search has its own
-    assert {key for key, value in facts(momentum=0.5).items() if value != facts()[key]} == {"optimizer"}
     assert {key for key, value in facts(logits=False).items() if value != facts()[key]} == {"loss"}
-    assert training_facts(small, lambda y, p: y - p, None) == training_facts(small, lambda y, p: y - p, None)
-    assert training_facts(small, lambda y, p: y + p, None) != training_facts(small, lambda y, p: y - p, None)
-    with pytest.raises(DataError, match="Expected a Keras optimiser"):
-        training_facts(small, "mse", None, "adma")
+    assert {key for key, value in facts(k=1).items() if value != facts()[key]} == {"metrics"}
+    assert judging_facts(small, lambda y, p: y - p, None) == judging_facts(small, lambda y, p: y - p, None)
+    assert judging_facts(small, lambda y, p: y + p, None) != judging_facts(small, lambda y, p: y - p, None)
 
 
-def test_training_as_the_model_is_compiled(small) -> None:
+def test_a_loss_in_other_words_is_the_same(small) -> None:
+    words = ("mse", "mean_squared_error", K.losses.mean_squared_error, K.losses.MeanSquaredError(name="own"))
+    first, *others = [judging_facts(small, loss, ["mae"]) for loss in words]
+    assert all(other == first for other in others)
+    assert judging_facts(small, "mae", ["mae"]) != first
+    assert judging_facts(small, {"out": "mse"}, ["mae"]) != first
+
+
+def test_weights_of_losses_belong_to_it(small) -> None:
     copy = K.models.clone_model(small)
     copy.compile("adam", "mse", ["mae"])
-    assert training_facts(copy, None, None) == training_facts(small, "mse", ["mae"])
+    assert judging_facts(copy, "mse", ["mae"]) == judging_facts(small, "mse", ["mae"])
     copy.compile("adam", "mse", ["mae"], loss_weights=[0.5])
-    assert training_facts(copy, None, None) != training_facts(small, "mse", ["mae"])
+    assert judging_facts(copy, "mse", ["mae"]) != judging_facts(small, "mse", ["mae"])
+
+
+def test_an_optimizer_without_its_learning_rate() -> None:
+    facts = optimizer_facts(K.optimizers.SGD(0.1, 0.9))
+    assert optimizer_facts(K.optimizers.SGD(0.2, 0.9)) == facts
+    assert optimizer_facts(K.optimizers.SGD(0.1, 0.5)) != facts
+    with pytest.raises(DataError, match="Expected a Keras optimiser"):
+        optimizer_facts("adma")

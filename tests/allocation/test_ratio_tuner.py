@@ -168,8 +168,6 @@ def shaken(model: tf.keras.Model) -> tf.keras.Model:
         (lambda model: {"seed": 5}, "seed"),
         (lambda model: {"exclude": "first"}, "exclude"),
         (lambda model: {"share": [["first", "second"]]}, "share"),
-        (lambda model: {"loss": "sparse_categorical_crossentropy"}, "loss"),
-        (lambda model: {"metrics": ["mae"]}, "metrics"),
         (lambda model: {"evaluation": "finetune"}, "evaluation, optimizer"),
     ],
 )
@@ -181,6 +179,14 @@ def test_another_search_in_the_same_folder_is_refused(make_tuner, model, tmp_pat
         make_tuner(**change(model))
     assert before == {path: path.read_bytes() for path in (tmp_path / "search").rglob("*") if path.is_file()}
     make_tuner(**change(model), overwrite=True)
+
+
+def test_another_loss_or_metric_is_refused(make_tuner, train, validation) -> None:
+    logits = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    make_tuner(max_trials=1).search(train, validation_data=validation, verbose=0)
+    for changed in ({"loss": logits}, {"metrics": ["accuracy", "sparse_top_k_categorical_accuracy"]}):
+        with pytest.raises(OutputError, match=f"{next(iter(changed))} changed"):
+            make_tuner(max_trials=2, **changed).search(train, validation_data=validation, verbose=0)
 
 
 def test_the_same_search_in_other_words_goes_on(make_tuner, tmp_path) -> None:

@@ -17,8 +17,9 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import DataError
-from tfqprune.evaluation import CALIBRATION_SAMPLES, compiled_arguments
+from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator, compiled_arguments
 from tfqprune.layers.running import substitute
+from tfqprune.losses import loss_name
 from tfqprune.models import feed, is_graph_model, nodes
 from tfqprune.rebuild import values_of
 from tfqprune.recovery.training import fresh_optimizer
@@ -165,6 +166,21 @@ def data_facts(kind: str, model: tf.keras.Model, data: Any) -> dict[str, str]:
     return facts
 
 
+def evaluator_facts(evaluator: PlanEvaluator, training: Any, validation: Any) -> dict[str, Any]:
+    """What an evaluator judges plans by: its data, as far as it is known, its loss and metrics.
+
+    Raises:
+        DataError: data that does not fit the model, or is endless.
+    """
+    model = evaluator.graph.model
+    return {
+        **data_facts("training", model, training),
+        "validation data": data_digest(model, validation),
+        "calibration samples": evaluator.calibration_samples,
+        **judging_facts(model, *evaluator.judged_by),
+    }
+
+
 def _form(data: tf.data.Dataset) -> str:
     return f"{data.element_spec} {int(data.cardinality())}"
 
@@ -196,25 +212,40 @@ def _checksum(batches: Iterable[Any], count: int | None = None) -> str:
     return f"{done} samples {total:016x}"
 
 
-def training_facts(model: tf.keras.Model, loss: Any, metrics: Any, optimizer: Any | None = None) -> dict[str, Any]:
-    """How models are judged and, where there is an optimiser, trained: as given, else as the model is compiled.
+def judging_facts(model: tf.keras.Model, loss: Any, metrics: Any) -> dict[str, Any]:
+    """How models are judged. A loss is the same by its name, as a function and as an object without options.
 
     Args:
-        model: the model to prune.
+        model: the model to prune, which may be compiled with weights of losses and further metrics.
         loss: as for ``compile``.
         metrics: as for ``compile``.
-        optimizer: of fine-tuning, or None. Its learning rate is the search's own.
+    """
+    known = compiled_arguments(model)
+    losses = tf.nest.map_structure(_loss, loss)
+    return {
+        "loss": _plain([losses, known.get("loss_weights")]),
+        "metrics": _plain([metrics, known.get("weighted_metrics")]),
+    }
+
+
+def _loss(loss: Any) -> Any:
+    if isinstance(loss, str):
+        loss = tf.keras.losses.get(loss)  # "mse" is mean_squared_error
+    if isinstance(loss, FunctionType) and not loss.__module__.startswith("tf_keras."):
+        return loss
+    options = {}
+    if isinstance(loss, tf.keras.losses.Loss):
+        usual = type(loss)().get_config() if type(loss).__module__.startswith("tf_keras.") else {}
+        options = {key: value for key, value in loss.get_config().items() if usual.get(key, loss) != value}
+    return [loss_name(loss), _plain({key: value for key, value in options.items() if key != "name"})]
+
+
+def optimizer_facts(optimizer: Any) -> dict[str, Any]:
+    """An optimiser of fine-tuning; its learning rate is the search's own.
 
     Raises:
         DataError: no optimiser of Keras.
     """
-    known = compiled_arguments(model)
-    facts = {
-        "loss": _plain([known.get("loss") if loss is None else loss, known.get("loss_weights")]),
-        "metrics": _plain([known.get("metrics") if metrics is None else metrics, known.get("weighted_metrics")]),
-    }
-    if optimizer is None:
-        return facts
     made = fresh_optimizer(optimizer, 1.0)
     config = {key: value for key, value in made.get_config().items() if key != "jit_compile"}  # a matter of the device
-    return {**facts, "optimizer": [type(made).__qualname__, _plain(config)]}
+    return {"optimizer": [type(made).__qualname__, _plain(config)]}

@@ -21,7 +21,7 @@ from tfqprune.allocation.cluster import WORKER_TIMEOUT, chief_answers, is_chief,
 from tfqprune.allocation.curves import SensitivityCurves
 from tfqprune.allocation.display import SearchDisplay
 from tfqprune.allocation.goal import Goal
-from tfqprune.allocation.identity import data_digest, data_facts, model_digest, scores_digest, training_facts
+from tfqprune.allocation.identity import data_facts, evaluator_facts, model_digest, optimizer_facts, scores_digest
 from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.oracle import BudgetOracle, as_starts, ratios_of
 from tfqprune.allocation.project import Project
@@ -180,7 +180,7 @@ class RatioTuner(Promotion):
             raise PlanError("Expected a model with groups that can be pruned. Received: one in which all are frozen.")
         self._starts = resolved_starts(outline, starts)
         directory, project_name = os.fspath(directory or "."), project_name or "ratio_search"
-        facts = self._facts(outline, int(seed), loss, metrics, optimizer)
+        facts = self._facts(outline, int(seed), optimizer)
         bounds = {
             group.name: (int(outline.levels[group.name][0]) / group.size, outline.most[group.name])
             for group in outline.groups
@@ -208,7 +208,7 @@ class RatioTuner(Promotion):
             distribution_strategy=distribution_strategy,
         )
 
-    def _facts(self, outline: Fitter, seed: int, loss: Any, metrics: Any, optimizer: Any) -> dict[str, Any]:
+    def _facts(self, outline: Fitter, seed: int, optimizer: Any) -> dict[str, Any]:
         criterion = self.criterion
         if self._given_scores is None and criterion != "auto":
             criterion = get_criterion(criterion)
@@ -228,7 +228,7 @@ class RatioTuner(Promotion):
             "seed": seed,
             "evaluation": self.evaluation,
             "share": dimensions(outline, self._share).tolist(),
-            **training_facts(self.graph.model, loss, metrics, None if self.evaluation == "proxy" else used),
+            **({} if self.evaluation == "proxy" else optimizer_facts(used)),
             **limits,
         }
         return facts | (
@@ -287,16 +287,11 @@ class RatioTuner(Promotion):
             metrics=self.metrics,
         )
         self.goal.check([f"val_{name}" for name in evaluator.names()])
-        model = self.graph.model
-        facts = {
-            **data_facts("training", model, train),
-            "validation data": data_digest(model, validation_data),
-            "calibration samples": self._calibration_samples,
-        }
+        training = {}
         if self.evaluation != "proxy":
             cosine(learning_rate, 1, epochs)  # refuses numbers that make no sense
-            facts |= {"epochs": epochs, "learning rate": learning_rate}
-        self._project.add(facts)
+            training = {"epochs": epochs, "learning rate": learning_rate}
+        self._project.add(evaluator_facts(evaluator, train, validation_data) | training)
         self._own_oracle.verbose = verbose
         self._prepare(train, evaluator)
         self._judge = Judge(
