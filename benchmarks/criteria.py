@@ -175,7 +175,8 @@ def judged(
         )
         yield "batch_norms", accuracy(twin, judge)
     if "finetuned" in stages:
-        slim = cut_and_trained(given, twin.graph.model, plan, splits, 1, seed, calibration)
+        folder = given.cache / "finetuned"  # for the test images, later
+        slim = cut_and_trained(given, twin.graph.model, plan, splits, 1, seed, calibration, folder)
         yield "finetuned", accuracy(slim, judge)
 
 

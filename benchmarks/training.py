@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 from tfqprune import data
 
 import tensorflow as tf  # isort: skip
+from tfqprune.allocation.identity import model_digest
+from tfqprune.channels import ChannelGraph
 from tfqprune.data.batching import untuned
 from tfqprune.plan import PruningPlan
 
@@ -146,6 +150,7 @@ def cut_and_trained(
     epochs: int,
     seed: int,
     calibration: np.ndarray | None = None,
+    folder: Path | None = None,
 ) -> tf.keras.Model:
     """What a plan leaves of a baseline, brought back: batch norms re-estimated, then trained at a tenth of the rate.
 
@@ -159,11 +164,29 @@ def cut_and_trained(
         epochs: of training.
         seed: of the order of images.
         calibration: images for the batch norms; None: the first 4,096 of the training.
+        folder: where the trained weights are kept, so that other images are judged without training again; None:
+            nowhere.
     """
     slim = prune(model, plan)
+    kept = None if folder is None else folder / f"{_identity(given, model, plan, epochs, seed)}.weights.h5"
+    if kept is not None and kept.exists():
+        slim.load_weights(kept)
+        return slim
     reestimate_batch_norms(slim, splits.train.x[:CALIBRATION] if calibration is None else calibration)
     train(given, slim, splits, epochs, epochs, seed, SLOWER * given.learning_rate)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        begun = kept.with_name(f"begun_{kept.name}")
+        slim.save_weights(begun)
+        begun.replace(kept)
     return slim
+
+
+def _identity(given: argparse.Namespace, model: tf.keras.Model, plan: PruningPlan, epochs: int, seed: int) -> str:
+    """Changes with what training after a cut depends on."""
+    options = [given.dataset, given.limit, given.learning_rate, given.batch_size, epochs, seed]
+    facts = [model_digest(ChannelGraph(model)), sorted(plan.removed.items()), *options]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def accuracy(model: Callable[[np.ndarray], Any], part: data.Split) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfqprune as tq
 from tfqprune import data, zoo
 
 
@@ -35,3 +36,19 @@ def test_a_training_goes_on_after_its_first_part(load_benchmark: Callable[[str],
     # Both networks began with weights of their own; the second took over what the first had learned.
     for first, second in zip(*begun, strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_what_was_trained_after_a_cut_is_judged_without_training_again(
+    load_benchmark: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    cut_and_trained = load_benchmark("training").cut_and_trained
+    given = argparse.Namespace(dataset="digits", limit=128, learning_rate=0.01, batch_size=64)
+    splits = data.load("digits", limit=128)
+    model = zoo.build("resnet_digits", precision=2, input_shape=splits.input_shape)
+    plan = tq.make_plan(model, 0.5, "latent_l1")
+    slim = cut_and_trained(given, model, plan, splits, 1, 0, folder=tmp_path)
+    again = cut_and_trained(given, model, plan, None, 1, 0, folder=tmp_path)  # no data to train on
+    np.testing.assert_array_equal(slim(splits.test.x[:8]), again(splits.test.x[:8]))
+    with pytest.raises(AttributeError):  # another order of images is another training
+        cut_and_trained(given, model, plan, None, 1, 1, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
