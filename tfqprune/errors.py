@@ -5,6 +5,9 @@ Every message says what was expected, what was received and what to do.
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 
 class TfqpruneError(Exception):
     """Base of all errors raised on purpose by tfqprune and tflite_export."""
@@ -60,3 +63,20 @@ class ZooError(TfqpruneError, ValueError):
 
 class ModelLoadError(TfqpruneError, ValueError):
     """A file is no model that can be loaded here, or would run code that nobody vouched for."""
+
+
+def whole_number(name: str, value: Any, error: type[TfqpruneError], least: int = 1) -> int:
+    """A number that counts something, made sure of.
+
+    Args:
+        name: what the message calls it.
+        value: what was given; numpy's whole numbers are welcome, truth values are not.
+        error: which error to raise.
+        least: the smallest that makes sense.
+
+    Raises:
+        TfqpruneError: of the type given: no whole number, or below ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise error(f"Expected {name} to be a whole number of at least {least}. Received: {value!r}.")
+    return int(value)

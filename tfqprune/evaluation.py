@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import DataError, EvaluationError
+from tfqprune.losses import compiled_arguments
 from tfqprune.plan import PruningPlan, checked_removal
 from tfqprune.recovery.training import TrainingData, choose_loss, default_metrics, prepare
 from tfqprune.samples import take_samples
@@ -115,7 +116,7 @@ class PlanEvaluator:
             DataError: there is none, or its labels do not go with the outputs and the loss.
         """
         first = self.validation.take(1)
-        twin = self.twin or self._compiled(EvaluationTwin(SlimBuilder(self.graph, self.graph.alive({})).build()))
+        twin = self.twin or self._built({})
         try:
             return list(with_accuracy(twin.model.evaluate(first, verbose=0, return_dict=True)))
         except (ValueError, tf.errors.InvalidArgumentError) as error:
@@ -138,11 +139,14 @@ class PlanEvaluator:
             twin = self.twin
             twin.set_plan(plan)
         else:
-            alive = self.graph.alive(checked_removal(self.graph, plan))
-            twin = self._compiled(EvaluationTwin(SlimBuilder(self.graph, alive).build()))
+            twin = self._built(checked_removal(self.graph, plan))
         if self._calibration:
             twin.re_estimate(self._calibration)
         return twin
+
+    def _built(self, removed: dict[str, tuple[int, ...]]) -> EvaluationTwin:
+        """A twin of one slim model, where there is none of the whole one."""
+        return self._compiled(EvaluationTwin(SlimBuilder(self.graph, self.graph.alive(removed)).build()))
 
     def _compiled(self, twin: EvaluationTwin) -> EvaluationTwin:
         compile_like(twin.model, self.graph.model, self._validation, loss=self._loss, metrics=self._metrics)
@@ -213,11 +217,6 @@ def _resolved(model: tf.keras.Model, data: TrainingData | None, loss: Any, metri
     if metrics is None:
         metrics = known.get("metrics") or default_metrics(loss)
     return loss, metrics
-
-
-def compiled_arguments(model: tf.keras.Model) -> dict[str, Any]:
-    """What a model's ``compile`` was called with; nothing where it was not."""
-    return dict(getattr(getattr(model, "_compile_config", None), "config", None) or {})
 
 
 def _fresh(value: Any) -> Any:

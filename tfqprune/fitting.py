@@ -16,7 +16,7 @@ import numpy as np
 
 from tfqprune.budget import Budget, Limits, format_cost
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.errors import BudgetError, PlanError
+from tfqprune.errors import BudgetError, PlanError, whole_number
 from tfqprune.measuring import Meter, StandIn
 from tfqprune.plan import PruningPlan, alignment, fingerprint, resolve_ratios
 
@@ -78,8 +78,7 @@ class Fitter:
         exclude: Iterable[str] = (),
         meter: Meter | None = None,
     ) -> None:
-        if isinstance(align, bool) or not isinstance(align, int | np.integer) or align < 1:
-            raise PlanError(f"Expected align to be a whole number of at least 1. Received: {align!r}.")
+        align = whole_number("align", align, PlanError)
         if not isinstance(scores, Mapping):
             raise PlanError(
                 "Expected scores by group, such as tfqprune.score returns. Received: an object of type "
@@ -87,7 +86,7 @@ class Fitter:
             )
         self.graph = graph
         self.budget = budget
-        self.align = int(align)
+        self.align = align
         self.scores = dict(scores)
         self.meter = meter or Meter(graph, budget)
         self.limits: Limits = budget.resolve(self.meter.costs({}))

@@ -34,7 +34,7 @@ def sample_losses(
     compiled = loss is None
     if compiled:
         loss = getattr(model, "loss", None)
-    weights = _by_output(model, compiled_with(model, "loss_weights") if compiled else None)
+    weights = _by_output(model, compiled_arguments(model).get("loss_weights") if compiled else None)
     total = tf.zeros(outputs[0].shape[0])
     for index, (output, own, weight) in enumerate(zip(outputs, _by_output(model, loss), weights, strict=True)):
         if loss is not None and own is None:  # this output has no loss
@@ -60,9 +60,9 @@ def sample_losses(
     return total
 
 
-def compiled_with(model: tf.keras.Model, name: str) -> Any:
-    """What a model was given for an argument of ``compile``; None: nothing, or never compiled."""
-    return (getattr(getattr(model, "_compile_config", None), "config", None) or {}).get(name)
+def compiled_arguments(model: tf.keras.Model) -> dict[str, Any]:
+    """What a model's ``compile`` was called with; nothing where it was not."""
+    return dict(getattr(getattr(model, "_compile_config", None), "config", None) or {})
 
 
 def _by_output(model: tf.keras.Model, given: Any) -> list[Any]:

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.errors import PlanError
+from tfqprune.errors import PlanError, whole_number
 from tfqprune.files import write_text
 
 _VERSION = 1
@@ -266,8 +266,7 @@ def plan_from_ratios(
         PlanError: a ratio below 0, of 1 or more or not a number; an unknown or frozen name; a
             layer named with two different ratios; align below 1.
     """
-    if isinstance(align, bool) or not isinstance(align, int | np.integer) or align < 1:
-        raise PlanError(f"Expected align to be a whole number of at least 1. Received: {align!r}.")
+    align = whole_number("align", align, PlanError)
     removed: dict[str, tuple[int, ...]] = {}
     for name, ratio in resolve_ratios(graph, ratios).items():
         count = removable(graph[name], ratio, align)

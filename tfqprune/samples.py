@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.errors import DataError
+from tfqprune.errors import DataError, whole_number
 
 #: samples that are looked at unless another number is asked for
 SAMPLES = 256
@@ -52,13 +52,10 @@ def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samp
         DataError: no data, too few inputs, a wrong shape or type, NaN or infinity (also as the model's type), unequal
             lengths of inputs or labels.
     """
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise DataError(f"Expected the number of samples to be a whole number of at least 1. Received: {count!r}.")
+    count = whole_number("the number of samples", count, DataError)
     if isinstance(data, Samples):
         return data
-    arrays, labels = arrays_of(
-        model, _from_dataset(model, data, int(count)) if isinstance(data, tf.data.Dataset) else data
-    )
+    arrays, labels = arrays_of(model, _from_dataset(model, data, count) if isinstance(data, tf.data.Dataset) else data)
     total = len(arrays[0])
     chosen: Any = slice(0, int(count))
     if total > count and not isinstance(data, tf.data.Dataset):

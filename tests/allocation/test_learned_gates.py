@@ -332,7 +332,7 @@ def test_refused() -> None:
         tq.HolisticPruning(model, budget, values="scales", start=tq.make_plan(model, 0.5, "latent_l1"))
     with pytest.raises(PlanError, match="Expected scores for group 'second'"):
         tq.HolisticPruning(model, budget, scores={"first": np.zeros(8)})
-    with pytest.raises(DataError, match="at least 1 epoch"):
+    with pytest.raises(DataError, match="epochs to be a whole number of at least 1"):
         tq.HolisticAllocator(budget, epochs=0)
     with pytest.raises(BudgetError, match="must be measured"):
         tq.HolisticAllocator(tq.Budget(latency=0.5))

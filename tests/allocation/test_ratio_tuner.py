@@ -633,10 +633,10 @@ def test_curves_that_do_not_fit_are_refused(make_tuner, train, validation, curve
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"max_trials": 0}, PlanError, "a whole number from 1. Received: 0"),
-        ({"max_trials": None}, PlanError, "a whole number from 1. Received: None"),
-        ({"promote": "x"}, PlanError, "Expected promote, a whole number from 1. Received: 'x'"),
-        ({"promote": -1}, PlanError, "Expected promote, a whole number from 1. Received: -1"),
+        ({"max_trials": 0}, PlanError, "a whole number of at least 1. Received: 0"),
+        ({"max_trials": None}, PlanError, "a whole number of at least 1. Received: None"),
+        ({"promote": "x"}, PlanError, "Expected promote to be a whole number of at least 1. Received: 'x'"),
+        ({"promote": -1}, PlanError, "Expected promote to be a whole number of at least 1. Received: -1"),
         ({"starts": [{"frist": 0.5}]}, PlanError, "Did you mean 'first'"),
         ({"starts": [{"first": -0.5}]}, PlanError, "preferences of at least 0"),
         ({"starts": {"first": 0.5}}, PlanError, "a list of ratios by group"),
@@ -645,8 +645,8 @@ def test_curves_that_do_not_fit_are_refused(make_tuner, train, validation, curve
         ({"budget": 0.5}, BudgetError, "tfqprune.Budget"),
         ({"budget": tq.Budget(memory=0.01)}, BudgetError, "smallest reachable"),
         ({"evaluation": "guess"}, ValueError, "proxy, finetune, both"),
-        ({"seed": -1}, PlanError, "a whole number from 0. Received: -1"),
-        ({"seed": None}, PlanError, "a whole number from 0. Received: None"),
+        ({"seed": -1}, PlanError, "a whole number of at least 0. Received: -1"),
+        ({"seed": None}, PlanError, "a whole number of at least 0. Received: None"),
         ({"objective": "val_top5"}, PlanError, r"keras_tuner.Objective\('val_top5', 'max'\)"),
         ({"objective": ["val_accuracy", "val_loss"]}, PlanError, "Expected one objective"),
         ({"objective": None}, PlanError, "Expected one objective"),
@@ -673,7 +673,7 @@ def test_what_cannot_be_asked_for(make_tuner) -> None:
         tuner.get_front_plans("latency")
     assert tuner.pareto_front("macs") == []
     for ask in (tuner.get_best_plans, tuner.get_best_models, tuner.get_best_hyperparameters):
-        with pytest.raises(PlanError, match=r"a whole number from 1. Received: 0"):
+        with pytest.raises(PlanError, match=r"a whole number of at least 1. Received: 0"):
             ask(0)
 
 

@@ -89,7 +89,7 @@ def test_goes_on_after_an_interruption(
 
 
 def test_refused_before_any_work(model: tf.keras.Model, digits: DataSplits, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at least 1 epoch"):
+    with pytest.raises(DataError, match="epochs to be a whole number of at least 1"):
         tq.compress(
             model, digits.train, digits.validation, budget=tq.Budget(memory=0.7), method="holistic", epochs=0,
             output_dir=tmp_path / "run",

@@ -43,6 +43,12 @@ class Allocator(ABC):
         """What to keep in the plan besides the budget and the allocator's name."""
         return {}
 
+    def completed(
+        self, scores: Mapping[str, np.ndarray], graph: ChannelGraph, criterion: Any, data: Any
+    ) -> Mapping[str, np.ndarray]:
+        """Scores that were given to :meth:`allocate`, with whatever else this allocator ranks units by."""
+        return scores
+
     def allocate(
         self,
         model: tf.keras.Model,
@@ -81,6 +87,8 @@ class Allocator(ABC):
             limits["meter"] = Fitter(graph, unscored(graph), self.budget, **limits).meter
             chosen = choose_criterion(graph, criterion, data)
             title, scores = chosen.name, run_criterion(graph, chosen, data)
+        else:
+            scores = self.completed(scores, graph, criterion, data)
         fitter = Fitter(graph, scores, self.budget, **limits)
         fit = self.fit(model, fitter)
         notes = {"allocator": self.name, "budget": self.budget.as_dict(), "costs": fit.costs, **self.notes()}

@@ -17,9 +17,9 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import DataError
-from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator, compiled_arguments
+from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.layers.running import substitute
-from tfqprune.losses import loss_name
+from tfqprune.losses import compiled_arguments, loss_name
 from tfqprune.models import feed, is_graph_model, nodes
 from tfqprune.rebuild import values_of
 from tfqprune.recovery.training import fresh_optimizer

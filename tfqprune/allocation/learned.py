@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfqprune.allocation.base import Allocator, register_allocator
 from tfqprune.allocation.given import check_counted
 from tfqprune.allocation.holistic import HolisticPruning
 from tfqprune.budget import Budget
-from tfqprune.errors import DataError
+from tfqprune.errors import DataError, whole_number
 from tfqprune.fitting import Fit, Fitter, names_of
 from tfqprune.plan import PruningPlan
 from tfqprune.recovery.training import choose_loss, fit_anew, prepare
@@ -61,12 +60,7 @@ class HolisticAllocator(Allocator):
         validation: Any = None,
     ) -> None:
         super().__init__(check_counted(budget))
-        if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 1:
-            raise DataError(
-                "Expected at least 1 epoch, for holistic ratios are learned while the model trains. "
-                f"Received: {epochs!r}."
-            )
-        self._epochs, self._share, self._start = int(epochs), share, start
+        self._epochs, self._share, self._start = whole_number("epochs", epochs, DataError), share, start
         self._rate, self._batch_size, self._optimizer, self._loss = learning_rate, batch_size, optimizer, loss
         self._callbacks, self._validation = list(callbacks), validation
         self.pruning: HolisticPruning | None = None

@@ -26,7 +26,7 @@ from tfqprune.allocation.judging import Judge
 from tfqprune.allocation.oracle import BudgetOracle, as_starts, ratios_of
 from tfqprune.allocation.project import Project
 from tfqprune.allocation.promotion import FAILED, UNMEASURABLE, Promotion, hopeless
-from tfqprune.allocation.results import SCORES, check_count
+from tfqprune.allocation.results import SCORES
 from tfqprune.allocation.space import RatioSpace, Shared, dimensions
 from tfqprune.allocation.starting import (
     CURVES,
@@ -41,7 +41,7 @@ from tfqprune.allocation.tensorboard import log_trial
 from tfqprune.budget import Budget, check_budget, format_cost
 from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import FunctionCriterion, get_criterion
-from tfqprune.errors import EvaluationError, PlanError
+from tfqprune.errors import EvaluationError, PlanError, whole_number
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Bounds, Fitter, names_of
@@ -154,9 +154,9 @@ class RatioTuner(Promotion):
         budget = check_budget(budget)
         if evaluation not in _EVALUATIONS:
             raise ValueError(f"Expected evaluation to be one of {', '.join(_EVALUATIONS)}. Received: {evaluation!r}.")
-        check_count("max_trials", max_trials)
-        check_count("promote", promote)
-        check_count("seed", seed, least=0)
+        whole_number("max_trials", max_trials, PlanError)
+        whole_number("promote", promote, PlanError)
+        whole_number("seed", seed, PlanError, least=0)
         check_sensitivity(sensitivity)
         self.goal = Goal(objective, size_weight)
         self.graph = ChannelGraph(model) if fitter is None else fitter.graph

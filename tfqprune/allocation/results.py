@@ -23,7 +23,7 @@ from tfqprune.allocation.project import Project
 from tfqprune.allocation.records import ESTIMATED, TrialRecord, pareto_front, record_of, write_records
 from tfqprune.budget import COUNTED, Budget
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import BudgetError, PlanError
+from tfqprune.errors import BudgetError, PlanError, whole_number
 from tfqprune.evaluation import compile_like
 from tfqprune.fitting import Fitter
 from tfqprune.plan import PruningPlan
@@ -99,7 +99,7 @@ class SearchResults(keras_tuner.Tuner):
         return self._best(1)[0]
 
     def _best(self, count: int) -> list[Trial]:
-        check_count("how many of the best", count)
+        whole_number("how many of the best", count, PlanError)
         trials = [trial for trial in self._ranked() if trial.status == "COMPLETED"]
         best = list(itertools.islice(filter(self._holds, trials), count))
         if not best:
@@ -235,13 +235,3 @@ class SearchResults(keras_tuner.Tuner):
         """
         trials = {trial.trial_id: trial for trial in self._trials()}
         return [self._plan(trials[record.trial]) for record in self.pareto_front(cost)]
-
-
-def check_count(name: str, count: Any, least: int = 1) -> None:
-    """Makes sure of a whole number from ``least``.
-
-    Raises:
-        PlanError: it is none.
-    """
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < least:
-        raise PlanError(f"Expected {name}, a whole number from {least}. Received: {count!r}.")

@@ -14,7 +14,6 @@ from tfqprune.channels import ChannelGraph
 from tfqprune.errors import PlanError
 from tfqprune.fitting import Fit, Fitter
 from tfqprune.penalties import GroupLasso, ScaleLasso
-from tfqprune.plan import PruningPlan
 from tfqprune.scoring import score_graph
 
 
@@ -41,22 +40,13 @@ class SlimmingAllocator(Allocator):
         super().__init__(budget)
         self._strengths = strengths
 
-    def allocate(
-        self,
-        model: tf.keras.Model,
-        criterion: Any = "auto",
-        data: Any = None,
-        align: int = 1,
-        *,
-        scores: Mapping[str, np.ndarray] | None = None,
-        **limits: Any,
-    ) -> PruningPlan:
-        """As for every allocator; where scores leave groups out, as strengths may, the criterion ranks their units."""
-        if isinstance(scores, Mapping):
-            graph = ChannelGraph(model)
-            if any(group.name not in scores for group in graph.prunable):
-                scores = {**score_graph(graph, criterion, data), **scores}
-        return super().allocate(model, criterion, data, align, scores=scores, **limits)
+    def completed(
+        self, scores: Mapping[str, np.ndarray], graph: ChannelGraph, criterion: Any, data: Any
+    ) -> Mapping[str, np.ndarray]:
+        """Where scores leave groups out, as strengths may, the criterion ranks their units."""
+        if not isinstance(scores, Mapping) or all(group.name in scores for group in graph.prunable):
+            return scores
+        return {**score_graph(graph, criterion, data), **scores}
 
     def fit(self, model: tf.keras.Model, fitter: Fitter) -> Fit:
         strengths = {name: value for name, value in self._found(model).items() if name in fitter.names}

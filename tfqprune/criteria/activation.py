@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.criteria.base import Criterion, Scores, counted, register_criterion, together
+from tfqprune.criteria.base import Criterion, Scores, register_criterion, together
 from tfqprune.criteria.forward import Consumer, Forward, consumers, is_sign
+from tfqprune.errors import CriterionError, whole_number
 from tfqprune.progress import track
 from tfqprune.samples import Samples
 
@@ -32,7 +33,7 @@ class ActivationCriterion(Criterion):
     needs_data = True
 
     def __init__(self, batch_size: int = 32) -> None:
-        self.batch_size = counted("batch_size", batch_size)
+        self.batch_size = whole_number("batch_size", batch_size, CriterionError)
 
     @abstractmethod
     def measure(self, consumer: Consumer, inputs: tf.Tensor) -> tf.Tensor:

@@ -141,17 +141,6 @@ def together(parts: Sequence[np.ndarray]) -> np.ndarray | None:
     return np.where(counts > 0, np.nansum(stack, axis=0) / np.maximum(counts, 1), 0.0)
 
 
-def counted(name: str, value: Any) -> int:
-    """An argument that counts something.
-
-    Raises:
-        CriterionError: no whole number of at least 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise CriterionError(f"Expected {name} to be a whole number of at least 1. Received: {value!r}.")
-    return int(value)
-
-
 def ranks(order: np.ndarray) -> np.ndarray:
     """Scores from an order of removal: the first to go gets 0."""
     scores = np.empty(len(order))

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.criteria.base import Criterion, Scores, counted, register_criterion
+from tfqprune.criteria.base import Criterion, Scores, register_criterion
 from tfqprune.criteria.forward import Consumer, Forward, consumers
+from tfqprune.errors import CriterionError, whole_number
 from tfqprune.losses import sample_losses
 from tfqprune.progress import track
 from tfqprune.samples import Samples
@@ -38,7 +39,7 @@ class GateCriterion(Criterion):
     needs_gradients = True
 
     def __init__(self, loss: Any = None, batch_size: int = 32) -> None:
-        self.loss, self.batch_size = loss, counted("batch_size", batch_size)
+        self.loss, self.batch_size = loss, whole_number("batch_size", batch_size, CriterionError)
 
     @abstractmethod
     def reduce(self, derivatives: np.ndarray) -> np.ndarray:

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.criteria.base import Criterion, Scores, counted, ranks, register_criterion
+from tfqprune.criteria.base import Criterion, Scores, ranks, register_criterion
 from tfqprune.criteria.contributions import covariance, inverse, read
-from tfqprune.errors import CriterionError
+from tfqprune.errors import CriterionError, whole_number
 from tfqprune.progress import track
 from tfqprune.samples import Samples
 
@@ -45,7 +45,8 @@ class Reconstruction(Criterion):
     def __init__(self, positions: int = 16, batch_size: int = 32, rescaled: float = 0.0) -> None:
         if not 0 <= rescaled <= 1:
             raise CriterionError(f"Expected rescaled to be a share from 0 to 1. Received: {rescaled!r}.")
-        self.positions, self.batch_size = counted("positions", positions), counted("batch_size", batch_size)
+        self.positions = whole_number("positions", positions, CriterionError)
+        self.batch_size = whole_number("batch_size", batch_size, CriterionError)
         self.rescaled = float(rescaled)
 
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:

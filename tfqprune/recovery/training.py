@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.data.batching import untuned
-from tfqprune.errors import DataError
-from tfqprune.losses import compiled_with, infer_loss, loss_name
+from tfqprune.errors import DataError, whole_number
+from tfqprune.losses import compiled_arguments, infer_loss, loss_name
 from tfqprune.models import check_model
 from tfqprune.precision import broken_values
 from tfqprune.samples import Samples, batched, take_samples
@@ -170,11 +170,10 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
     Raises:
         DataError: no labels, data that does not fit, an endless data set, a batch size below 1.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise DataError(f"Expected batch_size to be a whole number of at least 1. Received: {batch_size!r}.")
-    compiled = (getattr(model, "loss", None), compiled_with(model, "loss_weights"))
+    batch_size = whole_number("batch_size", batch_size, DataError)
+    compiled = (getattr(model, "loss", None), compiled_arguments(model).get("loss_weights"))
     if isinstance(data, tf.data.Dataset):
-        data = batched(model, data, int(batch_size))
+        data = batched(model, data, batch_size)
         example = _with_labels(take_samples(model, data, 32), what)
         steps = int(data.cardinality())
         if steps == tf.data.INFINITE_CARDINALITY:
@@ -190,9 +189,9 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
     dataset = tf.data.Dataset.from_tensor_slices((inputs, labels))
     if shuffle:
         dataset = dataset.shuffle(len(samples), seed=0)
-    dataset = untuned(dataset.batch(int(batch_size)))
+    dataset = untuned(dataset.batch(batch_size))
     example = Samples([array[:32] for array in samples.inputs], [array[:32] for array in samples.labels])
-    return TrainingData(dataset, -(-len(samples) // int(batch_size)), example, *compiled)
+    return TrainingData(dataset, -(-len(samples) // batch_size), example, *compiled)
 
 
 def _without_lists(structure: Any) -> Any:
@@ -239,11 +238,10 @@ def cosine(learning_rate: float, steps: int, epochs: int) -> tf.keras.optimizers
     Raises:
         DataError: a learning rate that is not above 0, or epochs below 1.
     """
-    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 1:
-        raise DataError(f"Expected epochs to be a whole number of at least 1. Received: {epochs!r}.")
+    epochs = whole_number("epochs", epochs, DataError)
     if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate < 1e6:
         raise DataError(f"Expected learning_rate to be a number above 0. Received: {learning_rate!r}.")
-    return tf.keras.optimizers.schedules.CosineDecay(float(learning_rate), decay_steps=max(steps * int(epochs), 1))
+    return tf.keras.optimizers.schedules.CosineDecay(float(learning_rate), decay_steps=max(steps * epochs, 1))
 
 
 def fresh_optimizer(optimizer: Any, schedule: Any) -> tf.keras.optimizers.Optimizer:
