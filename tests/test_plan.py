@@ -50,6 +50,21 @@ def test_lowest_scores_go() -> None:
     assert plan.ratios["head"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({}, "scores for group 'b'.* scores for a"),
+        ({"b": np.zeros(9)}, r"10 scores for group 'b'.*shape \(9,\)"),
+        ({"b": np.full(10, np.nan)}, "numbers as scores for group 'b'.*NaN among them"),
+        ({"b": list("abcdefghij")}, "numbers as scores for group 'b'.*type <U1"),
+    ],
+)
+def test_bad_scores(scores, message: str) -> None:
+    graph = tq.ChannelGraph(network())
+    with pytest.raises(PlanError, match=message):
+        plan_from_ratios(graph, 0.3, {"a": np.zeros(16), **scores})
+
+
 def test_never_more_than_asked() -> None:
     """0.3 of 16 is 4.8: 4 go. 0.3 of 10 is 3, though 0.3 * 10 is 2.9999999999999996 or so in floats."""
     plan = plan_of(network(), 0.3)

@@ -18,7 +18,7 @@ from tfqprune.budget import Budget, Limits, format_cost
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.errors import BudgetError, PlanError, whole_number
 from tfqprune.measuring import Meter, StandIn
-from tfqprune.plan import PruningPlan, alignment, fingerprint, resolve_ratios
+from tfqprune.plan import PruningPlan, alignment, fingerprint, order_of_removal, resolve_ratios
 
 Bounds = float | Mapping[str, float]
 Family = Callable[[float], Mapping[str, float]]
@@ -98,7 +98,7 @@ class Fitter:
             group.name: _levels(group, self.align, low.get(group.name, 0.0), high.get(group.name))
             for group in self.groups
         }
-        self.orders = {group.name: _order(group, scores) for group in self.groups}
+        self.orders = {group.name: order_of_removal(group, scores) for group in self.groups}
         self._units = {group.name: self._units_of(group) for group in self.groups}
         self.check_reachable()
 
@@ -402,21 +402,3 @@ def _levels(group: ChannelGroup, align: int, low: float, high: float | None) -> 
             f"Received: from {least} to {most} units, of {', '.join(map(str, levels))} that the alignment allows."
         )
     return allowed
-
-
-def _order(group: ChannelGroup, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    if group.name not in scores:
-        raise PlanError(
-            f"Expected scores for group {group.name!r}. Received: scores for {', '.join(scores) or 'none'}."
-        )
-    values = np.asarray(scores[group.name])
-    if values.shape != (group.size,):
-        raise PlanError(
-            f"Expected {group.size} scores for group {group.name!r}, one a unit. Received: shape {values.shape}."
-        )
-    if values.dtype.kind not in "biuf" or np.isnan(values).any():
-        raise PlanError(
-            f"Expected numbers as scores for group {group.name!r}. Received: values of type {values.dtype}"
-            f"{', NaN among them' if values.dtype.kind == 'f' else ''}. Look at the criterion, or score anew."
-        )
-    return np.argsort(values, kind="stable")

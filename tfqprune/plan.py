@@ -264,17 +264,39 @@ def plan_from_ratios(
 
     Raises:
         PlanError: a ratio below 0, of 1 or more or not a number; an unknown or frozen name; a
-            layer named with two different ratios; align below 1.
+            layer named with two different ratios; align below 1; scores that are missing, too few or no numbers.
     """
     align = whole_number("align", align, PlanError)
     removed: dict[str, tuple[int, ...]] = {}
     for name, ratio in resolve_ratios(graph, ratios).items():
         count = removable(graph[name], ratio, align)
         if count:
-            order = np.argsort(np.asarray(scores[name]), kind="stable")
-            removed[name] = tuple(sorted(int(slot) for slot in order[:count]))
+            removed[name] = tuple(sorted(order_of_removal(graph[name], scores)[:count].tolist()))
     sizes = {group.name: group.size for group in graph.groups}
     return PruningPlan(removed, sizes, fingerprint(graph), criterion, dict(notes or {}))
+
+
+def order_of_removal(group: ChannelGroup, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The slots of a group, the first to go first; of equal scores, the first slot.
+
+    Raises:
+        PlanError: no scores for this group, not one a unit, or no numbers.
+    """
+    if group.name not in scores:
+        raise PlanError(
+            f"Expected scores for group {group.name!r}. Received: scores for {', '.join(scores) or 'none'}."
+        )
+    values = np.asarray(scores[group.name])
+    if values.shape != (group.size,):
+        raise PlanError(
+            f"Expected {group.size} scores for group {group.name!r}, one a unit. Received: shape {values.shape}."
+        )
+    if values.dtype.kind not in "biuf" or np.isnan(values).any():
+        raise PlanError(
+            f"Expected numbers as scores for group {group.name!r}. Received: values of type {values.dtype}"
+            f"{', NaN among them' if values.dtype.kind == 'f' else ''}. Look at the criterion, or score anew."
+        )
+    return np.argsort(values, kind="stable")
 
 
 def removable(group: ChannelGroup, ratio: float, align: int = 1) -> int:
