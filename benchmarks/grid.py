@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rows import Rows
+from tables import table
 
 METHODS = ("thin", "random", "latent L1", "uniform", "sensitivity", "bayesian", "holistic")
 BUDGETS = (0.5, 0.74, 0.3)
@@ -251,6 +252,29 @@ def report(rows: list[dict[str, Any]]) -> str:
         lines += [_line(cells[name], whole, formats) for name in order]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """What each method leaves at half of the memory, in short, in Markdown; means over seeds, the best first."""
+    cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["budget"] in (1.0, HALF):
+            bits = {"binary": "binary", "float": "float"}.get(row["precision"], f"{row['precision']} bits")
+            cells.setdefault((f"{row['network']}, {bits}", row["method"]), []).append(row)
+    networks = list(dict.fromkeys(network for network, _ in cells))
+    order = sorted(
+        cells, key=lambda key: (networks.index(key[0]), key[1] != "dense", -statistics.mean(_tests(cells[key])))
+    )
+    lines = []
+    for network, method in order:
+        found = cells[network, method]
+        costs = {name: statistics.mean(row["cost"][name] for row in found) for name in ("params", "macs")}
+        small = statistics.mean(min(file["bytes"] for file in row["files"].values()) for row in found)
+        lines.append(
+            [network, method, str(len(found)), _percent(_tests(found)), f"{costs['params'] / 1e3:.0f} k",
+             f"{costs['macs'] / 1e6:.1f} M", f"{small / 1024:.1f} KiB"]
+        )  # fmt: skip
+    return table(["network", "method", "seeds", "test", "parameters", "MACs", "smallest .tflite"], lines)
 
 
 def _tests(found: list[dict[str, Any]], split: str = "test") -> list[float]:

@@ -1,9 +1,9 @@
-"""Renders docs/results.md from what the benchmarks kept, and with --all every other page that shows such figures.
+"""Renders docs/results.md and the README from what the benchmarks kept; with --all every other page with such figures.
 
     python benchmarks/results_page.py [--all] [--check]
 
 Nothing is measured. A benchmark that has kept nothing yet is named as such in its place. ``--check`` changes nothing
-and fails where docs/results.md is not what the results say.
+and fails where they are not what the results say.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = HERE / "results"
 DOCUMENT = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
 #: what renders the other pages, as a person would
 OTHERS = (
     ["export_tables.py"],
@@ -55,6 +56,12 @@ def from_grid() -> str | None:
     return f"{grid.report(rows)}\n\n{source(rows)}" if rows else None
 
 
+def grid_in_short() -> str | None:
+    """Methods at half of the memory, for the README."""
+    rows = kept("grid")
+    return f"{grid.summary(rows)}\n\n{source(rows)}" if rows else None
+
+
 def from_published() -> str | None:
     """Beside published figures."""
     rows, sizes = kept("published"), kept("size")
@@ -80,22 +87,26 @@ def from_search() -> str | None:
     return None
 
 
-TABLES: dict[str, Callable[[], str | None]] = {
-    "grid": from_grid,
-    "published": from_published,
-    "search": from_search,
-    "magnitude": from_magnitude,
+TABLES: dict[Path, dict[str, Callable[[], str | None]]] = {
+    DOCUMENT: {
+        "grid": from_grid,
+        "published": from_published,
+        "search": from_search,
+        "magnitude": from_magnitude,
+    },
+    README: {"grid in short": grid_in_short},
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="the other pages, too")
-    parser.add_argument("--check", action="store_true", help="change nothing, fail where the document is stale")
+    parser.add_argument("--check", action="store_true", help="change nothing, fail where a page is stale")
     given = parser.parse_args()
-    made = {name: make() or "Not measured yet." for name, make in TABLES.items()}
-    if not render(DOCUMENT, made, given.check) and given.check:
-        raise SystemExit("docs/results.md is stale: run `make results`.")
+    for page, tables in TABLES.items():
+        made = {name: make() or "Not measured yet." for name, make in tables.items()}
+        if not render(page, made, given.check) and given.check:
+            raise SystemExit(f"{page.relative_to(ROOT)} is stale: run `make results`.")
     if given.all and not given.check:
         for command in OTHERS:
             if all(Path(part).exists() for part in command if part.endswith(".json")):

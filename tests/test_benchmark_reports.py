@@ -52,6 +52,22 @@ def test_the_engine_page_is_rendered_from_the_results(load_benchmark: Load) -> N
     assert engine.render(engine.PAGE, engine.tables(kept), check=True)
 
 
+def test_methods_at_half_of_the_memory_by_hand(load_benchmark: Load) -> None:
+    """The best first behind the dense network; means over seeds; the smallest file of each row."""
+    row = {"network": "net", "precision": "2", "cost": {"params": 2000, "macs": 4_000_000}}
+    files = {"files": {"fast": {"bytes": 4096}, "packed": {"bytes": 2048}}}
+    rows = [
+        {**row, **files, "method": "uniform", "budget": 0.5, "test": 0.7},
+        {**row, **files, "method": "uniform", "budget": 0.5, "test": 0.8, "cost": {"params": 4000, "macs": 2e6}},
+        {**row, **files, "method": "ours", "budget": 0.5, "test": 0.76},
+        {**row, **files, "method": "ours", "budget": 0.3, "test": 0.1},
+        {**row, **files, "method": "dense", "budget": 1.0, "test": 0.5},
+    ]
+    text = load_benchmark("grid").summary(rows)
+    assert [line.split(" | ")[1] for line in text.splitlines()[2:]] == ["dense", "ours", "uniform"]
+    assert cells(text, "net, 2 bits | uniform")[2:] == ["2", "75.0 ± 7.1 %", "3 k", "3.0 M", "2.0 KiB"]
+
+
 def test_smallest_file_of_the_same_accuracy(load_benchmark: Load) -> None:
     """Of ours at 95 %, 90 % and 80 %: 90 % asks for the second, 99 % for none; the converter's files are not ours."""
     ours = {"network": "float", "peer": False, "file": "int8", "test": 0.5}
