@@ -70,7 +70,8 @@ class HolisticPruning(tf.keras.Model):
     ``EarlyStopping(restore_best_weights=True)`` may bring back gates from before they stood still: give it a
     ``start_from_epoch`` after ``share`` of the epochs); the whole cannot be saved as a model: save what :meth:`finish`
     returns. Under a ``tf.distribute`` strategy, construct and compile it
-    in the strategy's scope.
+    in the strategy's scope. The same seed gives the same plan where training repeats: that takes
+    ``tf.config.experimental.enable_op_determinism()``.
 
     Args:
         model: a functional or sequential tf_keras model; it stays as it is.

@@ -118,7 +118,8 @@ def compress(
         exclude: groups or layers that stay whole.
         format: of the .tflite files (see ``tflite_export.export``).
         optimize: "size" or "speed", where the format is "auto".
-        seed: the same seed gives the same plans on the same machine.
+        seed: the same seed gives the same plans on the same machine; of "holistic", whose plan comes out of a training,
+            where ``tf.config.experimental.enable_op_determinism()`` was called before.
         overwrite: remove what an earlier run left in ``output_dir``.
         report: write ``report.html``, ``report.json`` and plots.
         title: of the network in the report; by default the model's name.
