@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training import train
+from training import in_one_step, train
 
 from tfqprune import data, zoo
 
@@ -114,6 +114,4 @@ def _keep(path: Path, model: tf.keras.Model, callback: FlipFrequencyCallback) ->
     for index, value in enumerate(model.get_weights()):
         arrays[f"weight/{index}"] = value.astype(np.float16 if value.ndim > 1 else np.float32)
     arrays |= {"/".join(("flips", *key)): value for key, value in callback.flips.items()}
-    part = path.with_suffix(".part.npz")  # a killed process leaves no half of a baseline behind
-    np.savez_compressed(part, **arrays)
-    part.replace(path)
+    in_one_step(path, lambda part: np.savez_compressed(part, **arrays))

@@ -81,6 +81,8 @@ class Bench:
 
     def row(self, method: str, share: float, seed: int) -> dict[str, Any]:
         """The row of one method; a slim model that was trained before is loaded."""
+        from training import in_one_step
+
         from tfqprune.loading import load_model
 
         name = f"{method.replace(' ', '_')}_{share:g}_{seed}_{self.given.training}"
@@ -89,9 +91,7 @@ class Bench:
             slim = load_model(path)
         else:
             slim = self.slim(method, share, seed)
-            part = path.with_suffix(".part.keras")  # a killed process leaves no half of a model behind
-            slim.save(part)
-            part.replace(path)
+            in_one_step(path, slim.save)
         return self.figures(slim)
 
     def slim(self, method: str, share: float, seed: int) -> Any:
@@ -229,21 +229,16 @@ def work(given: argparse.Namespace, precision: str) -> list[tuple[dict[str, Any]
 
 def report(rows: list[dict[str, Any]]) -> str:
     """A table for each network and budget, in Markdown; means over seeds."""
-    settings: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in ("dataset", "limit", "network", "width", "precision", "baseline_epochs"))
-        settings.setdefault(key, {}).setdefault(f"{row['budget']:g} {row['method']}", []).append(row)
     blocks = []
-    for (dataset, limit, network, width, precision, epochs), cells in settings.items():
+    for (dataset, limit, network, width, precision, epochs), cells in _by_setting(rows).items():
         whole = cells["1 dense"][0]
         bits = {"binary": "binary (1/1)", "float": "float"}.get(precision, f"DoReFa ({precision}/{precision})")
         images = "" if limit is None else f", {limit} images"
         formats = list(whole["files"])
         heads = ["memory", "method", "epochs", "seeds", "test", "validation", *COSTS[:3], "memory"]
         heads += [f"`{name}`: {what}" for name in formats for what in ("bytes", "latency", "RAM")]
-        name = network if width == 1 else f"{network}, width {width:g}"
         lines = [
-            f"**{name}, {bits}, {dataset}{images}, {epochs} epochs of baseline**",
+            f"**{_network(network, width)}, {bits}, {dataset}{images}, {epochs} epochs of baseline**",
             "",
             f"| {' | '.join(heads)} |",
             "| ---: | --- |" + " ---: |" * (len(heads) - 2),
@@ -255,26 +250,34 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """What each method leaves at half of the memory, in short, in Markdown; means over seeds, the best first."""
-    cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["budget"] in (1.0, HALF):
-            bits = {"binary": "binary", "float": "float"}.get(row["precision"], f"{row['precision']} bits")
-            cells.setdefault((f"{row['network']}, {bits}", row["method"]), []).append(row)
-    networks = list(dict.fromkeys(network for network, _ in cells))
-    order = sorted(
-        cells, key=lambda key: (networks.index(key[0]), key[1] != "dense", -statistics.mean(_tests(cells[key])))
-    )
+    """What each method leaves at half of the memory of a network on CIFAR-10, in short, in Markdown; the best first."""
     lines = []
-    for network, method in order:
-        found = cells[network, method]
-        costs = {name: statistics.mean(row["cost"][name] for row in found) for name in ("params", "macs")}
-        small = statistics.mean(min(file["bytes"] for file in row["files"].values()) for row in found)
-        lines.append(
-            [network, method, str(len(found)), _percent(_tests(found)), f"{costs['params'] / 1e3:.0f} k",
-             f"{costs['macs'] / 1e6:.1f} M", f"{small / 1024:.1f} KiB"]
-        )  # fmt: skip
+    for (dataset, limit, network, width, precision, _), cells in _by_setting(rows).items():
+        if (dataset, limit) != ("cifar10", None):
+            continue
+        bits = {"binary": "binary", "float": "float"}.get(precision, f"{precision} bits")
+        shown = [found for found in cells.values() if found[0]["budget"] in (1.0, HALF)]
+        for found in sorted(shown, key=lambda found: (-found[0]["budget"], -statistics.mean(_tests(found)))):
+            costs = {name: statistics.mean(row["cost"][name] for row in found) for name in ("params", "macs")}
+            small = statistics.mean(min(file["bytes"] for file in row["files"].values()) for row in found)
+            lines.append(
+                [f"{_network(network, width)}, {bits}", found[0]["method"], str(len(found)), _percent(_tests(found)),
+                 f"{costs['params'] / 1e3:.0f} k", f"{costs['macs'] / 1e6:.1f} M", f"{small / 1024:.1f} KiB"]
+            )  # fmt: skip
     return table(["network", "method", "seeds", "test", "parameters", "MACs", "smallest .tflite"], lines)
+
+
+def _by_setting(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]:
+    """Rows that may be compared with one another, of these the seeds of one budget and method."""
+    settings: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("dataset", "limit", "network", "width", "precision", "baseline_epochs"))
+        settings.setdefault(key, {}).setdefault(f"{row['budget']:g} {row['method']}", []).append(row)
+    return settings
+
+
+def _network(name: str, width: float) -> str:
+    return name if width == 1 else f"{name}, width {width:g}"
 
 
 def _tests(found: list[dict[str, Any]], split: str = "test") -> list[float]:

@@ -176,10 +176,15 @@ def cut_and_trained(
     train(given, slim, splits, epochs, epochs, seed, SLOWER * given.learning_rate)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        begun = kept.with_name(f"begun_{kept.name}")
-        slim.save_weights(begun)
-        begun.replace(kept)
+        in_one_step(kept, slim.save_weights)
     return slim
+
+
+def in_one_step(path: Path, save: Callable[[Path], Any]) -> None:
+    """Saves a file: a process that is killed leaves no half of it behind."""
+    part = path.with_name(f"part_{path.name}")  # the end of the name says in which format
+    save(part)
+    part.replace(path)
 
 
 def _identity(given: argparse.Namespace, model: tf.keras.Model, plan: PruningPlan, epochs: int, seed: int) -> str:

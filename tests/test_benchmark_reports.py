@@ -54,13 +54,17 @@ def test_the_engine_page_is_rendered_from_the_results(load_benchmark: Load) -> N
 
 def test_methods_at_half_of_the_memory_by_hand(load_benchmark: Load) -> None:
     """The best first behind the dense network; means over seeds; the smallest file of each row."""
-    row = {"network": "net", "precision": "2", "cost": {"params": 2000, "macs": 4_000_000}}
+    row = {
+        "dataset": "cifar10", "limit": None, "network": "net", "width": 1.0, "precision": "2", "baseline_epochs": 9,
+        "cost": {"params": 2000, "macs": 4_000_000},
+    }  # fmt: skip
     files = {"files": {"fast": {"bytes": 4096}, "packed": {"bytes": 2048}}}
     rows = [
         {**row, **files, "method": "uniform", "budget": 0.5, "test": 0.7},
         {**row, **files, "method": "uniform", "budget": 0.5, "test": 0.8, "cost": {"params": 4000, "macs": 2e6}},
         {**row, **files, "method": "ours", "budget": 0.5, "test": 0.76},
         {**row, **files, "method": "ours", "budget": 0.3, "test": 0.1},
+        {**row, **files, "method": "ours", "budget": 0.5, "test": 0.1, "limit": 64},
         {**row, **files, "method": "dense", "budget": 1.0, "test": 0.5},
     ]
     text = load_benchmark("grid").summary(rows)
