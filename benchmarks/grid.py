@@ -235,7 +235,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         bits = {"binary": "binary (1/1)", "float": "float"}.get(precision, f"DoReFa ({precision}/{precision})")
         images = "" if limit is None else f", {limit} images"
         formats = list(whole["files"])
-        heads = ["memory", "method", "epochs", "seeds", "test", "validation", *COSTS[:3], "memory"]
+        heads = ["budget", "method", "epochs after the baseline", "seeds", "test", "validation"]
+        heads += ["params", "MACs", "BOPs", "memory"]
         heads += [f"`{name}`: {what}" for name in formats for what in ("bytes", "latency", "RAM")]
         lines = [
             f"**{_network(network, width)}, {bits}, {dataset}{images}, {epochs} epochs of baseline**",
@@ -293,9 +294,11 @@ def _line(found: list[dict[str, Any]], whole: dict[str, Any], formats: list[str]
     """One row of a table: the means of one method under one budget."""
     first = found[0]
     dense = first["method"] == "dense"
-    epochs = first["training"] + (first["baseline_epochs"] if first["method"] in ("dense", "thin") else 0)
+    training = str(first["training"])
+    if first["method"] == "thin":
+        training = f"{first['training'] + first['baseline_epochs']}, and no baseline"
     cells = [
-        f"{first['budget']:g}", first["method"], str(epochs), str(len(found)),
+        f"{first['budget']:g}", first["method"], training, str(len(found)),
         _percent(_tests(found)), _percent(_tests(found, "validation")),
     ]  # fmt: skip
     for name in COSTS:

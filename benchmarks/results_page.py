@@ -19,7 +19,7 @@ from typing import Any
 import grid
 import magnitude
 import published
-from search_report import final_table, search_table
+from search_report import final_table, search_table, setting_name
 from tables import commands, render, source
 
 HERE = Path(__file__).parent
@@ -80,7 +80,8 @@ def from_search() -> str | None:
         for name, found in content["settings"].items():
             if not found.get("searches"):
                 continue
-            parts = [f"**{content['options']['dataset']}, {name}**", search_table(found, content["options"]["trials"])]
+            setting = setting_name(content["options"]["dataset"], name)
+            parts = [f"**{setting}**", search_table(found, content["options"]["trials"])]
             if found.get("final"):
                 parts += ["After three epochs of fine-tuning:", final_table(found)]
             return "\n\n".join([*parts, f"Measured by {commands(content)}."])

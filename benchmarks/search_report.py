@@ -106,6 +106,12 @@ def fidelity_table(found: dict[str, Any]) -> str:
     return table(header, rows)
 
 
+def setting_name(dataset: str, name: str) -> str:
+    """A setting in words: ``2:0.5`` on CIFAR-10 is "cifar10, DoReFa-2, memory 0.5"."""
+    precision, _, memory = name.partition(":")
+    return f"{dataset}, {f'DoReFa-{precision}' if precision.isdigit() else precision}, memory {memory}"
+
+
 def tables(content: dict[str, Any]) -> str:
     """All tables of a run, with their source."""
     options = content["options"]
@@ -113,11 +119,9 @@ def tables(content: dict[str, Any]) -> str:
     for name, found in content["settings"].items():
         if not found.get("searches"):
             continue
-        precision, _, memory = name.partition(":")
-        kind = f"DoReFa-{precision}" if precision.isdigit() else precision
         trial = found["trial"]
         parts.append(
-            f"**{options['dataset']}, {kind}, memory {memory}**: {found['groups']} groups, before pruning "
+            f"**{setting_name(options['dataset'], name)}**: {found['groups']} groups, before pruning "
             f"{100 * found['baseline']:.2f} %; a trial took {trial['seconds']:.2f} s "
             f"({trial['cpu_seconds']:.2f} s of CPU), medians.\n\n{search_table(found, options['trials'])}"
         )

@@ -7,7 +7,7 @@ pruned by the share that arXiv 2002.00523 published for its binary ResNet-18. Ra
 (see nets.py): bytes are exact and depend on nothing else, errors compare a file with its own Keras model.
 
 Beside them: TensorFlow's converter as it is, the same with ``Optimize.DEFAULT``, ai-edge-quantizer's 4-bit recipes
-(the smaller file of the two; needs `pip install ai-edge-quantizer==0.10.0`), and Larq Compute Engine's converter alone.
+(the smaller file of the two; needs the `bench` extra), and Larq Compute Engine's converter alone.
 
 Results go to benchmarks/results/size.json; `python benchmarks/export_tables.py` renders them into docs/export.md.
 """
@@ -80,6 +80,8 @@ def peer_files(model: Any, data: Any, folder: Path, binary: bool) -> Iterator[di
         try:
             path.write_bytes(make())
             size = path.stat().st_size
+        except ImportError:
+            raise  # a peer that is not here has refused nothing
         except Exception as error:  # a peer may fail in any way; that is a result, not ours to raise
             yield {"tool": "stock", "file": label, "refused": f"{type(error).__name__}: {first_line(error)}"}
             continue

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument(
         "--sensitivity",
         action=argparse.BooleanOptionalAction,
-        help="start from the sensitivity solution, too; by default if its curves take no more evaluations than trials",
+        help="guide the search by sensitivity curves; by default if they take no more evaluations than trials",
     )
     arguments = parser.parse_args()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,9 +15,13 @@ FILES = sorted([*ROOT.glob("tfqprune/**/*.py"), *ROOT.glob("tflite_export/**/*.p
 MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in FILES}
 
 # Rooms of the ground floor stand on nothing but the errors and the bar that says how far they are.
-GROUND = {"precision", "report", "zoo", "data", "models", "samples", "losses", "budget"}
+GROUND = {
+    "precision", "models", "construction", "data", "zoo", "report", "samples", "losses", "budget", "files", "legacy",
+}  # fmt: skip
+# On no floor: what everyone uses, and the doors of the house.
+EVERYWHERE = {"errors", "progress", "tfqprune", "__main__"}
 # The rooms of tfqprune that know tflite_export: those that measure, and those that do the whole job.
-MEASURING = {"measuring", "budget", "compress", "pipeline", "cli"}
+MEASURING = {"measuring", "pipeline", "cli"}
 
 
 def _room(module: str) -> str:
@@ -58,6 +63,27 @@ def test_no_circle() -> None:
     graph = _rooms()
     assert {"layers", "channels"} <= set(graph)
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def _floors() -> dict[str, int | None]:
+    """Room -> its floor, by the table of the documentation; None for what stands beside the house."""
+    table = re.findall(r"^\| (\d|beside) \| (.*?) \|", (ROOT / "docs/architecture.md").read_text("utf-8"), re.MULTILINE)
+    rooms = [(name.strip("/"), floor) for floor, cell in table for name in re.findall(r"`(.+?)`", cell)]
+    assert len({name for name, _ in rooms}) == len(rooms) > 20
+    return {name: int(floor) if floor.isdigit() else None for name, floor in rooms}
+
+
+def test_every_room_has_a_floor() -> None:
+    assert set(_floors()) == set(_rooms()) - EVERYWHERE
+    assert {name for name, floor in _floors().items() if floor == 1} == GROUND
+
+
+@pytest.mark.parametrize("room", sorted(name for name, floor in _floors().items() if floor is not None))
+def test_no_room_imports_from_above(room: str) -> None:
+    floors = _floors()
+    above = {name for name in _rooms()[room] - EVERYWHERE if (floors[name] or 0) > floors[room]}
+    assert not above
+    assert "testing" not in _rooms()[room]
 
 
 def test_no_circle_among_the_modules_of_a_room() -> None:
