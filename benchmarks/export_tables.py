@@ -83,13 +83,14 @@ def latency_table(results: dict[str, Any]) -> str:
     """Pruned over dense, format by format."""
     rows = [
         [
-            f"{entry['net']} {entry['precision']}", name, f"{entry['macs_ratio']:.3f}", f"{found['ratio']:.3f}",
+            f"{entry['net']} {entry['precision']}", str(entry.get("align", 1)), name,
+            f"{entry['macs_ratio']:.3f}", f"{found['ratio']:.3f}",
             f"{found['lowest']:.3f} to {found['highest']:.3f}", "yes" if found["xnnpack"] else "no",
         ]
         for entry in results["nets"]
         for name, found in entry["formats"].items()
     ]  # fmt: skip
-    header = ["network", "format", "MACs, ratio", "latency, ratio", "over the rounds", "XNNPACK"]
+    header = ["network", "multiples of", "format", "MACs, ratio", "latency, ratio", "over the rounds", "XNNPACK"]
     return f"{table(header, rows)}\n\n{source(results['nets'])}"
 
 

@@ -1,6 +1,7 @@
 """Does the cut pay? Latency of pruned against dense files in each format, next to the ratio of their MACs.
 
     python benchmarks/latency.py [--quick] [--cases vgg_small:2 resnet20:binary ...]
+    python benchmarks/latency.py --align 4       # the cut leaves multiples of four channels
 
 Dense and pruned file of one format run in turn, each time in a fresh process, and each round gives one ratio of
 medians: what else the machine does falls on both sides. Milliseconds are kept for the record; only the ratios count.
@@ -73,7 +74,7 @@ def measure(made: list[_Files], net: Net, seed: int, rounds: int, seconds: float
     (dense, dense_macs), (pruned, pruned_macs) = made
     entry: dict[str, Any] = {
         "command": command(), "versions": versions(), "seed": seed, "net": net.name,
-        "precision": net.label.split()[1], "rounds": rounds, "cores": os.cpu_count(),
+        "precision": net.label.split()[1], "align": net.align, "rounds": rounds, "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0], "macs": [dense_macs, pruned_macs],
         "macs_ratio": round(pruned_macs / dense_macs, 4), "formats": {},
     }  # fmt: skip
@@ -86,38 +87,45 @@ def measure(made: list[_Files], net: Net, seed: int, rounds: int, seconds: float
     return entry
 
 
-def net_of(case: str, pruned: bool) -> Net:
+def net_of(case: str, pruned: bool, align: int) -> Net:
     """``name:precision`` as a network; few samples, for agreement is not the question here."""
     name, _, precision = case.partition(":")
-    return Net(name, int(precision) if precision.isdigit() else precision, pruned, 4)
+    return Net(name, int(precision) if precision.isdigit() else precision, pruned, 4, align)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="ResNet-20 at 2 bits, three short rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help="ResNet-20 at 2 bits, three short rounds; into latency_quick.json"
+    )
     cases = ["vgg_small:binary", "vgg_small:2", "resnet20:binary", "resnet20:2"]
     parser.add_argument("--cases", nargs="+", default=cases, help="name of the zoo, colon, precision")
+    parser.add_argument("--align", type=int, default=1, help="keep multiples of so many channels; default 1")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "latency.json")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/latency.json")
     arguments = parser.parse_args()
+    if arguments.output is None:
+        arguments.output = HERE / "results" / ("latency_quick.json" if arguments.quick else "latency.json")
     chosen = ["resnet20:2"] if arguments.quick else arguments.cases
     rounds, seconds = (3, 0.1) if arguments.quick else (arguments.rounds, 0.3)
-    known: dict[tuple[str, str], dict[str, Any]] = {}  # what is not measured now is kept
+    known: dict[tuple[str, str, int], dict[str, Any]] = {}  # what is not measured now is kept
     if arguments.output.exists():
         kept = json.loads(arguments.output.read_text(encoding="utf-8"))["nets"]
-        known = {(entry["net"], entry["precision"]): entry for entry in kept}
+        known = {(entry["net"], entry["precision"], entry.get("align", 1)): entry for entry in kept}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         made = {}
         for case in chosen:
             parent = Path(folder) / case.replace(":", "-")
             parent.mkdir()
-            made[case] = [files(net_of(case, pruned), arguments.seed, parent) for pruned in (False, True)]
+            made[case] = [
+                files(net_of(case, pruned, arguments.align), arguments.seed, parent) for pruned in (False, True)
+            ]
         print("Files are made; measuring.", flush=True)
         for case in chosen:
-            entry = measure(made[case], net_of(case, False), arguments.seed, rounds, seconds)
-            known[entry["net"], entry["precision"]] = entry
+            entry = measure(made[case], net_of(case, True, arguments.align), arguments.seed, rounds, seconds)
+            known[entry["net"], entry["precision"], entry["align"]] = entry
             results = {"share_cut": PUBLISHED_SHARE, "nets": list(known.values())}
             arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"Kept in {arguments.output}.")

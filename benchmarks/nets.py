@@ -31,12 +31,14 @@ class Net:
         precision: "binary", k for DoReFa-k, or None for float.
         pruned: whether ``PUBLISHED_SHARE`` of its memory is cut.
         samples: how many inputs its files are compared on.
+        align: the cut leaves multiples of so many channels.
     """
 
     name: str
     precision: str | int | None
     pruned: bool
     samples: int
+    align: int = 1
 
     @property
     def label(self) -> str:
@@ -64,7 +66,7 @@ def build(net: Net, seed: int) -> tuple[Any, np.ndarray]:
     tq.reestimate_batch_norms(model, calibration, batch_size=16)
     if net.pruned:
         budget = tq.Budget(memory=1 - PUBLISHED_SHARE)
-        plan = tq.UniformAllocator(budget).allocate(model, criterion="latent_l1")
+        plan = tq.UniformAllocator(budget).allocate(model, criterion="latent_l1", align=net.align)
         model = tq.prune(model, plan)
         tq.reestimate_batch_norms(model, calibration, batch_size=16)
     return model, rng.normal(size=(net.samples, *shape)).astype(np.float32)
