@@ -171,22 +171,46 @@ def measure(net: Net, seed: int, formats: list[str] | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def check_alike(old: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Stops where rows that are kept were measured with another seed, say, than those to come."""
+    for key, value in wanted.items():
+        if old.get(key) != value:
+            raise SystemExit(
+                f"Expected {key} {old.get(key)}, as in what is kept of {old['net']} {old['precision']}. Received: "
+                f"{value}. Measure all formats of it again, or write to another --output."
+            )
+
+
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """An entry with some of its files measured again, by a further command."""
+    """An entry with some of its files measured again, or for the first time, by a further command.
+
+    Raises:
+        SystemExit: rows of the two would not be of one network, or not judged alike.
+    """
+    check_alike(old, {key: new[key] for key in ("seed", "samples", "floor_bytes")})
     again = {row["file"]: row for row in new["files"]}
-    files = [again.get(row["file"], row) for row in old["files"]]
-    return {**new, "command": f"{old['command']}, then {new['command']}", "files": files}
+    files = [again.pop(row["file"], row) for row in old["files"]] + list(again.values())
+    tools = {**old["versions"], **new["versions"]}
+    versions_ = {
+        name: version if (before := old["versions"].get(name, version)) == version else f"{before}, then {version}"
+        for name, version in tools.items()
+    }
+    return {**new, "command": f"{old['command']}, then {new['command']}", "versions": versions_, "files": files}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="ResNet-20 only, binary and 2 bits, 8 samples")
+    parser.add_argument(
+        "--quick", action="store_true", help="ResNet-20 only, binary and 2 bits, 8 samples; into size_quick.json"
+    )
     parser.add_argument("--nets", nargs="+", help="names of the zoo; default: vgg_small resnet20 resnet18")
     parser.add_argument("--precisions", nargs="+", help="binary or bits; default: binary 2 4")
     parser.add_argument("--formats", nargs="+", help="only these of ours; what is known of the others is kept")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "size.json")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/size.json")
     arguments = parser.parse_args()
+    if arguments.output is None:
+        arguments.output = HERE / "results" / ("size_quick.json" if arguments.quick else "size.json")
     results: dict[str, Any] = {"share_cut": PUBLISHED_SHARE, "published_mb": PUBLISHED, "nets": []}
     nets = all_nets(arguments.quick, arguments.nets, arguments.precisions)
     known: dict[tuple[Any, ...], dict[str, Any]] = {}  # what is not measured now is kept
@@ -194,6 +218,9 @@ def main() -> None:
         kept = json.loads(arguments.output.read_text(encoding="utf-8"))["nets"]
         known = {(entry["net"], entry["precision"], entry["pruned"]): entry for entry in kept}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    for net in nets if arguments.formats else []:
+        key = (net.name, net.label.split()[1], net.pruned)
+        check_alike(known.get(key, {}), {"seed": arguments.seed, "samples": net.samples} if key in known else {})
     for net in nets:
         began = time.perf_counter()
         entry = measure(net, arguments.seed, arguments.formats)

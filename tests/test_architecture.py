@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import re
 from collections import defaultdict
@@ -16,7 +17,7 @@ MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__
 
 # Rooms of the ground floor stand on nothing but the errors and the bar that says how far they are.
 GROUND = {
-    "precision", "models", "construction", "data", "zoo", "report", "samples", "losses", "budget", "files", "legacy",
+    "precision", "models", "construction", "data", "zoo", "report", "samples", "budget", "files", "legacy",
 }  # fmt: skip
 # On no floor: what everyone uses, and the doors of the house.
 EVERYWHERE = {"errors", "progress", "tfqprune", "__main__"}
@@ -30,6 +31,7 @@ def _room(module: str) -> str:
     return "tflite_export" if parts[0] == "tflite_export" else ".".join(parts[1:2]) or "tfqprune"
 
 
+@functools.cache
 def _imports(path: Path) -> set[str]:
     """Modules of the project that a file imports when it runs, at its head or in a function."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -51,6 +53,7 @@ def _imports(path: Path) -> set[str]:
     return found & set(MODULES)
 
 
+@functools.cache
 def _rooms() -> dict[str, set[str]]:
     """Room -> the rooms it imports."""
     graph: dict[str, set[str]] = defaultdict(set)
@@ -65,6 +68,7 @@ def test_no_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
+@functools.cache
 def _floors() -> dict[str, int | None]:
     """Room -> its floor, by the table of the documentation; None for what stands beside the house."""
     table = re.findall(r"^\| (\d|beside) \| (.*?) \|", (ROOT / "docs/architecture.md").read_text("utf-8"), re.MULTILINE)

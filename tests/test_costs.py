@@ -13,6 +13,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 import tfqprune as tq
 from tfqprune import zoo
 from tfqprune.costs import CostModel
+from tfqprune.layers.base import bits_of
 from tfqprune.testing import assert_law, random_plan
 
 K, Q = tf.keras.layers, lq.layers
@@ -132,6 +133,21 @@ def test_shared_layer_multiplies_twice() -> None:
     assert (tq.cost(model).params, tq.cost(model).macs) == (9, 2 * 16 * 9)
 
 
+class NormRelu(K.BatchNormalization):
+    """More than a batch norm: who says that it can be folded?"""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return tf.nn.relu(super().call(inputs, training=training))
+
+
+@pytest.mark.parametrize(
+    ("norm", "each"), [(K.BatchNormalization, 2), (tf.compat.v1.keras.layers.BatchNormalization, 2), (NormRelu, 4)]
+)
+def test_floats_a_channel_of_batch_norms(norm: type, each: int) -> None:
+    model = tf.keras.Sequential([K.Input((4, 4, 3)), norm(), K.Flatten()])
+    assert tq.cost(model).params == each * 3
+
+
 def test_no_weights_at_all() -> None:
     model = tf.keras.Sequential([K.Input((4,)), K.Dropout(0.5)])
     assert tq.cost(model).as_dict() == {"params": 0, "macs": 0, "bops": 0, "memory": 0}
@@ -140,6 +156,31 @@ def test_no_weights_at_all() -> None:
 def test_half_precision_weights() -> None:
     model = tf.keras.Sequential([K.Input((4,), dtype="float16"), K.Dense(2, dtype="float16")])
     assert tq.cost(model).memory == 10 * 2
+
+
+class Scaled(K.Layer):
+    """Has a weight that is called as one of its options is."""
+
+    def __init__(self, scale: bool = True, **options: object) -> None:
+        super().__init__(**options)
+        self.scale = scale
+
+    def build(self, shape: tf.TensorShape) -> None:
+        self.factor = self.add_weight(name="scale", shape=(shape[-1],), initializer="ones") if self.scale else None
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs * self.factor
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "scale": self.scale}
+
+
+def test_weights_named_as_an_option_is() -> None:
+    """Dense 4 on 3 inputs: 16 floats; one factor for each of its 4 outputs."""
+    model = tf.keras.Sequential([K.Input((3,)), K.Dense(4, name="first"), Scaled(), K.Dense(2)])
+    costs = {layer.type: layer for layer in tq.cost(model).layers}
+    assert (costs["Scaled"].params, costs["Scaled"].memory, costs["Scaled"].weight_bits) == (4, 16, 32)
+    assert bits_of(model.layers[1], "scale") == bits_of(model.layers[1], 0) == 32
 
 
 def profiled_flops(model: tf.keras.Model) -> tuple[int, int]:

@@ -176,7 +176,8 @@ def test_tolerance() -> None:
     assert plan.removed == {"first": (0,)}
     x = np.random.default_rng(5).normal(size=(7, 6, 6, 2)).astype("float32")
     np.testing.assert_allclose(slim(x), model(x), atol=0.02)
-    with pytest.raises(PlanError, match="tolerance of at least 0"):
+    assert tq.remove_dead_channels(model, tolerance=np.float32(1e-4))[1].notes["tolerance"] == pytest.approx(1e-4)
+    with pytest.raises(PlanError, match="tolerance to be a finite number of at least 0"):
         tq.remove_dead_channels(model, tolerance=-1.0)
 
 

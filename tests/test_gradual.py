@@ -47,6 +47,26 @@ def test_masked_is_slim_at_every_moment(name: str) -> None:
     assert mask(model, plan).count_params() == model.count_params()  # the plan fits the original
 
 
+def test_blocks_of_a_grouped_convolution_down_to_one_input() -> None:
+    """Conv 8 -> conv 16 in 4 groups, units of 4 channels each: 2 and 4 of them, then 1 and 2, then 1 and 1.
+
+    With one input for each group the slim model could lose groups; the whole model's units are still slots of blocks.
+    A unit of the second has its filters at j, 4 + j, 8 + j, 12 + j: those of 4 times |w| = 1 + j go in the order of j.
+    """
+    image = K.Input((4, 4, 3))
+    x = K.Conv2D(16, 1, groups=4, use_bias=False, name="grouped")(K.Conv2D(8, 1, name="first")(image))
+    model = tf.keras.Model(image, K.Dense(2)(K.Flatten()(x)))
+    kernel = np.ones((1, 1, 2, 16)) * (1 + np.arange(16) % 4)
+    model.get_layer("grouped").set_weights([kernel])
+    gradual = tq.GradualPruning(model, never, "latent_l1")
+    for share, gone in ((0.5, (0, 1)), (0.75, (0, 1, 2))):
+        gradual.prune_to(share)
+        assert len(gradual.removed["first"]) == 1
+        assert gradual.removed["grouped"] == gone
+        x = samples_for(model)[0][0]
+        np.testing.assert_allclose(gradual.training_model(x), gradual.finish()(x), rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_gone_stays_gone() -> None:
     gradual = tq.GradualPruning(network("float"), never, "random")
     gradual.prune_to(0.25)

@@ -121,10 +121,21 @@ def test_regressions_have_no_answers_of_their_own(loss: object) -> None:
         (tf.eye(2), PROBABILITIES, "CategoricalCrossentropy"),
         (tf.constant([[1], [0]]), tf.constant([[0.5], [0.1]]), "BinaryCrossentropy"),
         (tf.constant([[1.5], [0]]), tf.constant([[0.5], [0.1]]), "MeanSquaredError"),
+        (tf.constant([[True], [False]]), tf.constant([[0.5], [0.1]]), "BinaryCrossentropy"),
+        (tf.constant([30, 28]), tf.constant([[0.5], [0.1]]), "MeanSquaredError"),
+        (tf.constant([[-1], [1]]), tf.constant([[0.5], [0.1]]), "MeanSquaredError"),
     ],
 )
 def test_inferred(labels: tf.Tensor, output: tf.Tensor, name: str) -> None:
     assert type(infer_loss(labels, output)).__name__ == name
+
+
+def test_all_known_labels_count() -> None:
+    labels, output = tf.constant([0, 1]), tf.constant([[0.5], [0.1]])
+    assert isinstance(infer_loss(labels, output, np.array([0, 1, 1])), tf.keras.losses.BinaryCrossentropy)
+    assert isinstance(infer_loss(labels, output, np.array([0, 1, 2])), tf.keras.losses.MeanSquaredError)
+    with pytest.raises(ValueError, match="class numbers from 0 to 2, for 2 classes"):
+        infer_loss(labels, PROBABILITIES, np.array([0, 1, 2]))
 
 
 def test_probabilities() -> None:

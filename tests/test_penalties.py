@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import tfqprune as tq
 from tfqprune.allocation import Allocator
+from tfqprune.allocation.scales import UnitScales
 from tfqprune.errors import PlanError
 from tfqprune.precision import variable_value
 from tfqprune.testing import AllocatorConformance
@@ -18,10 +19,10 @@ from tfqprune.testing.criteria import network, samples_for
 K = tf.keras.layers
 
 
-def small() -> tf.keras.Model:
+def small(norm: type = K.BatchNormalization) -> tf.keras.Model:
     """Dense 2 on 2 inputs -> batch norm -> dense 1."""
     inputs = K.Input((2,))
-    x = K.BatchNormalization(name="norm")(K.Dense(2, use_bias=False, name="first")(inputs))
+    x = norm(name="norm")(K.Dense(2, use_bias=False, name="first")(inputs))
     model = tf.keras.Model(inputs, K.Dense(1, name="last")(x))
     model.get_layer("first").set_weights([np.array([[3.0, 0.0], [4.0, 2.0]], "float32")])
     model.get_layer("norm").gamma.assign([0.5, -2.0])
@@ -38,6 +39,15 @@ def test_values_by_hand() -> None:
     np.testing.assert_allclose(tq.NormRatio(model, 0.1).strengths()["first"], [5 / 3.5, 2 / 3.5])
     assert float(tq.ScaleLasso(model, 0.1)()) == pytest.approx(0.25)
     np.testing.assert_allclose(tq.ScaleLasso(model, 0.1).strengths()["first"], [0.5, 2])
+
+
+def test_scales_of_a_batch_norm_of_tensorflow_1() -> None:
+    model = small(tf.compat.v1.keras.layers.BatchNormalization)
+    np.testing.assert_allclose(tq.ScaleLasso(model, 0.1).strengths()["first"], [0.5, 2])
+    graph = tq.ChannelGraph(model)
+    layers = {id(record.layer): record.layer for record in graph.records.values()}
+    scales = UnitScales(graph, layers, np.isin(graph.group_of, [group.index for group in graph.prunable]))()
+    np.testing.assert_allclose(scales.numpy()[graph.units_of(graph["first"])], [0.5 / 1.25, 2 / 1.25])
 
 
 def test_norm_ratio_does_not_see_the_scale() -> None:
@@ -114,8 +124,9 @@ def test_saved_model_after_detaching(tmp_path: Path) -> None:
 
 
 def test_refused() -> None:
-    with pytest.raises(PlanError, match=r"strength above 0\. Received: 0"):
+    with pytest.raises(PlanError, match=r"strength to be a finite number above 0\. Received: 0"):
         tq.GroupLasso(small(), 0)
+    assert tq.GroupLasso(small(), np.float32(0.5)).strength == 0.5
     with pytest.raises(PlanError, match="ScaleLasso has something to say of"):
         tq.ScaleLasso(network("grouped"), 1.0)
 

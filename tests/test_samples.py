@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfqprune.data import Split
 from tfqprune.errors import DataError
-from tfqprune.samples import take_samples
+from tfqprune.samples import sample_weights, take_samples
 
 K = tf.keras.layers
 
@@ -62,6 +62,64 @@ def test_several_inputs_and_outputs(two: tf.keras.Model) -> None:
     np.testing.assert_array_equal(samples.inputs[1], X[:, :1])
     np.testing.assert_array_equal(samples.labels[1], Y + 1)
     assert take_samples(two, [X, X[:, :1]]).labels is None
+
+
+# Keras flattens a mapping by its keys: inputs "y", "z"; outputs "a", "b".
+def test_mappings_go_by_the_keys_of_the_model() -> None:
+    first, second = K.Input((3,), name="one"), K.Input((1,), name="two")
+    outputs = {"b": K.Dense(2, name="left")(first), "a": K.Dense(1, name="right")(second)}
+    model = tf.keras.Model({"z": first, "y": second}, outputs)
+    data = ({"z": X, "y": X[:, :1]}, {"b": Y, "a": Y + 1})
+    for given in (data, tf.data.Dataset.from_tensor_slices(data), tf.data.Dataset.from_tensor_slices(data).batch(4)):
+        samples = take_samples(model, given)
+        np.testing.assert_array_equal(samples.inputs[0], X[:, :1])
+        np.testing.assert_array_equal(samples.inputs[1], X)
+        np.testing.assert_array_equal(samples.labels[0], Y + 1)
+        np.testing.assert_array_equal(samples.labels[1], Y)
+    with pytest.raises(DataError, match=r"inputs \['y', 'z'\]. Received: \['one', 'two'\]"):
+        take_samples(model, {"one": X, "two": X[:, :1]})
+    with pytest.raises(DataError, match=r"outputs \['a', 'b'\]. Received: \['left', 'right'\]"):
+        take_samples(model, (data[0], {"left": Y, "right": Y}))
+    with pytest.raises(DataError, match="for input 'z'"):
+        take_samples(model, {"z": X[:, :2], "y": X[:, :1]})
+    with pytest.raises(DataError, match="the labels of output 'b'"):
+        take_samples(model, (data[0], {"b": Y[:3], "a": Y}))
+    model.compile(loss={"a": "mse", "b": "mse"})
+    model.fit(data[0], {"b": np.zeros((10, 2)), "a": Y + 1}, verbose=0)  # Keras goes by the keys, too
+
+
+WEIGHTS = np.arange(10) / 10
+
+
+@pytest.mark.parametrize("given", [None, WEIGHTS, WEIGHTS.tolist(), tf.constant(WEIGHTS)])
+def test_sample_weights(one: tf.keras.Model, two: tf.keras.Model, given: object) -> None:
+    for model in (one, two):
+        weights = sample_weights(model, (X, Y, given), 10)
+        assert weights is None if given is None else np.array_equal(weights, WEIGHTS.astype("float32"))
+    assert sample_weights(one, (X, Y), 10) is None
+    assert sample_weights(one, X, 10) is None
+
+
+def test_sample_weights_of_each_output(two: tf.keras.Model) -> None:
+    for given in ({"b": WEIGHTS}, [np.ones(10), WEIGHTS], (np.ones(10).tolist(), WEIGHTS.tolist())):
+        first, second = sample_weights(two, (X, Y, given), 10)
+        np.testing.assert_array_equal(first, np.ones(10))
+        np.testing.assert_allclose(second, WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (WEIGHTS[:5], r"a weight for each of 10 samples. Received: sample weights \(5,\)"),
+        (2.0, r"a weight for each of 10 samples. Received: sample weights \(\)"),
+        ({"c": WEIGHTS}, r"sample weights for the outputs \['a', 'b'\]. Received: \['c'\]"),
+        (np.where(WEIGHTS > 0.5, np.nan, WEIGHTS), "the sample weights. Received: 4 that are NaN"),
+        (["heavy"] * 10, "Expected numbers for the sample weights"),
+    ],
+)
+def test_bad_sample_weights(two: tf.keras.Model, given: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        sample_weights(two, (X, Y, given), 10)
 
 
 def test_a_fixed_choice_keeps_pairs_together(one: tf.keras.Model) -> None:

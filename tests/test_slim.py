@@ -141,6 +141,56 @@ def test_arguments_of_calls_survive(rebuild: str) -> None:
     assert (node.call_kwargs, dropped.call_kwargs) == ({"training": False}, {"training": True})
 
 
+# (5 - 2) / 1 into each of 4 units, summed: 12.
+@pytest.mark.parametrize("rebuild", REBUILT)
+def test_adapted_normalisation_survives_in_a_sequential(rebuild: str) -> None:
+    norm = K.Normalization(name="norm")
+    norm.adapt(np.array([[1.0], [3.0]]))
+    dense = [K.Dense(units, kernel_initializer="ones") for units in (4, 1)]
+    model = tf.keras.Sequential([K.Input((1,)), norm, *dense])
+    new = REBUILT[rebuild](model, random_plan(tq.ChannelGraph(model), 0.0))
+    np.testing.assert_allclose(new(np.array([[5.0]])), [[12.0]], rtol=1e-6)
+
+
+def with_own_losses(sequential: bool) -> tf.keras.Model:
+    """2 -> a(3) -> b(4) -> dense(1), all of ones; 5 times a's mean is a loss, a's mean a metric."""
+    layers = [K.Dense(size, kernel_initializer="ones", name=name) for size, name in ((3, "a"), (4, "b"), (1, "c"))]
+    model = tf.keras.Sequential([K.Input((2,)), *layers])
+    if not sequential:
+        model = tf.keras.Model(model.inputs, model.outputs)
+    model.add_loss(5 * tf.reduce_mean(layers[0].output))
+    model.add_metric(tf.reduce_mean(layers[0].output), name="level", aggregation="mean")
+    return model
+
+
+# a gives 1 + 1 in each unit; each unit of b 6; what stays of b is summed.
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("rebuild", REBUILT)
+def test_losses_and_metrics_of_the_model_survive(rebuild: str, sequential: bool, tmp_path) -> None:
+    model = with_own_losses(sequential)
+    plan = random_plan(tq.ChannelGraph(model))
+    assert len(plan.removed["b"]) == 2
+    new = REBUILT[rebuild](model, plan)
+    assert new(np.ones((1, 2))).numpy() == [[24 if rebuild == "twin" else 12]]
+    assert [float(loss) for loss in new.losses] == [10]
+    assert [(metric.name, float(metric.result())) for metric in new.metrics] == [("level", 2)]
+    if rebuild == "prune":
+        new.save(str(tmp_path / "slim.keras"))
+        again = tf.keras.models.load_model(str(tmp_path / "slim.keras"))
+        again(np.ones((1, 2)))
+        assert [float(loss) for loss in again.losses] == [10]
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_loss_that_cannot_be_carried_over_is_said(sequential: bool) -> None:
+    model = tf.keras.Sequential([K.Input((2,)), K.Dense(3), K.Dense(1)], name="small")
+    if not sequential:
+        model = tf.keras.Model(model.inputs, model.outputs, name="small")
+    model.add_loss(lambda: tf.reduce_sum(model.layers[-1].kernel))
+    with pytest.warns(UserWarning, match=r"'small' has losses by add_loss with a function"):
+        assert not tq.prune(model, random_plan(tq.ChannelGraph(model))).losses
+
+
 def test_mask_of_a_nested_call_survives() -> None:
     """A nested mean over the steps that a second input of the outer model leaves."""
     steps = K.Input((5, 8))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfqprune as tq
 from tfqprune.errors import ActivationError, DataError, EvaluationError, ModelTypeError, PlanError
-from tfqprune.evaluation import PlanEvaluator
+from tfqprune.evaluation import PlanEvaluator, set_statistics, with_accuracy
 from tfqprune.recovery import reestimate_batch_norms
 from tfqprune.testing import random_plan, shake
 from tfqprune.testing.criteria import NETWORKS, network, samples_for
@@ -129,6 +129,54 @@ def test_batch_norms_of_other_precision(policy: str) -> None:
     assert_close(twin(inputs), model(inputs), 2**-8)
     twin.re_estimate([inputs])
     assert_close(twin(inputs), tq.reestimate_batch_norms(model, inputs)(inputs), 2**-7)
+
+
+class NormRelu(K.BatchNormalization):
+    """More than a batch norm."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return tf.nn.relu(super().call(inputs, training=training))
+
+
+def with_norm(norm: type[tf.keras.layers.Layer]) -> tf.keras.Model:
+    """Conv 6 -> the batch norm -> conv 4 -> one of Keras's own -> dense 3."""
+    image = K.Input((6, 6, 3))
+    x = K.Conv2D(4, 3, name="two")(norm(name="norm")(K.Conv2D(6, 3, name="one")(image)))
+    return shake(tf.keras.Model(image, K.Dense(3)(K.Flatten()(K.BatchNormalization(name="own")(x)))))
+
+
+@pytest.mark.parametrize(
+    ("norm", "known"), [(NormRelu, False), (tf.compat.v1.keras.layers.BatchNormalization, True)], ids=["own", "v1"]
+)
+def test_batch_norms_are_those_whose_handler_knows_them(norm: type, known: bool) -> None:
+    """A user's own is left alone, in the twin as in the slim model; one of TensorFlow 1 takes new statistics."""
+    model = with_norm(norm)
+    graph, x = tq.ChannelGraph(model), random_inputs(model, batch=8)[0]
+    evaluator = PlanEvaluator(graph, (x, np.eye(3)[np.zeros(8, int)]), x, loss="mse")
+    twin = EvaluationTwin(graph)
+    assert_close(twin(x), model(x))
+    assert ("norm" in twin.statistics()) == known
+    plan = tq.make_plan(model, {"one": 0.5}, "latent_l1")
+    slim = tq.prune(model, plan)
+    _, statistics = evaluator.evaluate(plan)
+    set_statistics(graph, slim, statistics)
+    assert_close(evaluator.model(plan)(x), slim(x))
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_batch_norm_of_tensorflow_1_called_as_in_training(trainable: bool) -> None:
+    inputs = K.Input((6,))
+    x = tf.compat.v1.keras.layers.BatchNormalization(trainable=trainable)(K.Dense(8)(inputs), True)
+    model = shake(tf.keras.Model(inputs, K.Dense(2)(x)))
+    values = random_inputs(model, batch=16)[0]
+    assert_close(EvaluationTwin(model)(values), model(values, training=False))
+
+
+def test_the_twin_is_a_model_like_any_other() -> None:
+    twin = EvaluationTwin(with_norm(K.BatchNormalization)).model
+    plan, x = random_plan(tq.ChannelGraph(twin), 0.5), random_inputs(twin, batch=4)[0]
+    assert any(plan.removed.values())
+    assert_close(tq.prune(twin, plan)(x), tq.mask(twin, plan)(x))
 
 
 def exploding() -> tf.keras.Model:
@@ -276,6 +324,22 @@ def test_follows_the_compiled_model() -> None:
     assert results["accuracy"] == results["categorical_accuracy"]
     expected = model.evaluate(x, y, verbose=0, return_dict=True)
     assert results["area"] == pytest.approx(expected["area"])
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [
+        (["sparse_top_k_categorical_accuracy", "sparse_categorical_accuracy"], "sparse_categorical_accuracy"),
+        (["top_k_categorical_accuracy"], None),
+        (["top5_accuracy"], None),
+        (["left_accuracy", "right_accuracy"], None),
+        (["left_accuracy", "accuracy"], "accuracy"),
+        (["loss"], None),
+    ],
+)
+def test_the_accuracy_among_several(names: list[str], meant: str | None) -> None:
+    results = {name: float(number) for number, name in enumerate(names)}
+    assert with_accuracy(results) == {**results, **({} if meant is None else {"accuracy": results[meant]})}
 
 
 class Above(tf.keras.metrics.Mean):

@@ -18,6 +18,7 @@ from tfqprune import precision
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import ModelTypeError
 from tfqprune.layers.base import bits_of, weight_index
+from tfqprune.layers.normalization import is_batch_norm
 
 if TYPE_CHECKING:
     from tfqprune.plan import PruningPlan
@@ -103,6 +104,7 @@ class CostModel:
         entries: list[tuple[int, float, int, int, int, float, int, bool]] = []
         for number, record in enumerate(self.records):
             layer, index = record.layer, weight_index(record.layer)
+            quantised = precision.quantized_weights(layer)
             axes = {index[name]: (name, roles) for name, roles in record.weight_axes.items()}
             rows = {}
             for position, variable in enumerate(layer.weights):
@@ -117,7 +119,7 @@ class CostModel:
                 fixed = [size for size, role in zip(variable.shape, roles, strict=True) if not role]
                 times = record.reuse.get(name, 0)
                 reuse = float("nan") if times is None else float(times)
-                bits = bits_of(layer, name) if hasattr(layer, str(name)) else bits_of(layer, position)
+                bits = bits_of(layer, name if name in quantised else position)
                 entries.append(
                     (
                         number,
@@ -127,7 +129,7 @@ class CostModel:
                         bits,
                         reuse,
                         bits * precision.input_bits(layer),
-                        not (isinstance(layer, tf.keras.layers.BatchNormalization) and name in _folded(layer)),
+                        not (is_batch_norm(layer) and name in _folded(layer)),
                     )
                 )
         columns = list(zip(*entries, strict=True)) if entries else [()] * 8
@@ -199,7 +201,7 @@ class CostModel:
         )
 
 
-def _folded(layer: tf.keras.layers.BatchNormalization) -> set[str]:
+def _folded(layer: tf.keras.layers.Layer) -> set[str]:
     """Weights of a batch norm that vanish once it is one scale and one offset (as larq counts)."""
     folded = set()
     if layer.beta is not None:
@@ -215,7 +217,8 @@ def cost(model: tf.keras.Model, plan: PruningPlan | None = None) -> Cost:
     Agrees with ``larq.models.summary``, and 2 x MACs with the FLOPs that TensorFlow's profiler
     counts for kernels (it adds biases and pooling). It differs from larq in a transposed convolution
     (each input pixel meets the kernel once; larq counts output pixels), a layer called several times
-    (counted each time), channels-first and 3-D layers, and half-precision weights (16 bits).
+    (counted each time), channels-first and 3-D layers, half-precision weights (16 bits), and batch norms
+    of TensorFlow 1 (folded) or with a ``call`` of the user's own (not folded).
 
     Args:
         model: a functional or sequential tf_keras model with a fixed input size.

@@ -13,9 +13,9 @@ import tensorflow as tf
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.forward import Consumer, Forward, consumers
-from tfqprune.errors import DataError, PlanError
+from tfqprune.errors import DataError, PlanError, real_number
 from tfqprune.layers import LayerRecord
-from tfqprune.layers.normalization import BatchNormHandler
+from tfqprune.layers.normalization import is_batch_norm
 from tfqprune.layers.running import asked_training
 from tfqprune.models import is_graph_model, nodes
 from tfqprune.plan import PruningPlan, fingerprint
@@ -62,12 +62,11 @@ def remove_dead_channels(
         PlanError: a tolerance below 0.
         DataError: data that does not fit; without data, a layer that overflows on the noise or looks up indices.
     """
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < np.inf:
-        raise PlanError(f"Expected a tolerance of at least 0. Received: {tolerance!r}.")
+    tolerance = real_number("tolerance", tolerance, PlanError, 0)
     graph = ChannelGraph(model)
-    found = _Search(graph, _inputs(graph, data, samples), float(tolerance), disturb=data is None).run()
+    found = _Search(graph, _inputs(graph, data, samples), tolerance, disturb=data is None).run()
     sizes = {group.name: group.size for group in graph.groups}
-    notes = {"tolerance": float(tolerance), "left": found.left}
+    notes = {"tolerance": tolerance, "left": found.left}
     plan = PruningPlan(found.removed, sizes, fingerprint(graph), "dead", notes)
     return _ShiftedBuilder(graph, graph.alive(found.removed), found.shifts).build(), plan
 
@@ -134,7 +133,7 @@ class _Search:
         """By unit: the least standard deviation behind the batch norms that it passes, and the largest tolerated."""
         least, within = np.full(self.graph.unit_count, np.inf), np.zeros(self.graph.unit_count)
         for record in self.graph.records.values():
-            if _is_batch_norm(record):
+            if _along_channels(record):
                 layer, units = record.layer, self.graph.unit_index(record.roles["out"])
                 variance = precision.variable_value(layer.moving_variance).astype(np.float64)
                 gamma = 1.0 if layer.gamma is None else np.abs(precision.variable_value(layer.gamma))
@@ -204,7 +203,7 @@ class _Search:
         ]
         users: set[int] = set().union(*(self.uses[id(tensor)] for tensor in outputs))
         after = self.graph.calls.get(users.pop()) if len(users) == 1 else None
-        if after is None or not _is_batch_norm(after.record):
+        if after is None or not _along_channels(after.record):
             return f"{missing}, and something else than a batch norm reads its output"
         if sum(call.record is after.record for call in self.graph.calls.values()) > 1:
             return f"{missing}, and the batch norm behind it reads other outputs, too"
@@ -308,8 +307,9 @@ def _response(reader: Consumer, positions: np.ndarray, constant: np.ndarray) -> 
     return result
 
 
-def _is_batch_norm(record: LayerRecord) -> bool:
-    return isinstance(record.handler, BatchNormHandler) and "out" in record.roles  # there only if along the channels
+def _along_channels(record: LayerRecord) -> bool:
+    """Whether a layer is a batch norm of its channels."""
+    return is_batch_norm(record.layer) and "out" in record.roles
 
 
 def _uses(model: tf.keras.Model) -> dict[int, set[int]]:

@@ -5,7 +5,8 @@ Every message says what was expected, what was received and what to do.
 
 from __future__ import annotations
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -80,3 +81,36 @@ def whole_number(name: str, value: Any, error: type[TfqpruneError], least: int =
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise error(f"Expected {name} to be a whole number of at least {least}. Received: {value!r}.")
     return int(value)
+
+
+def real_number(
+    name: str,
+    value: Any,
+    error: type[TfqpruneError],
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """A finite number that measures something, made sure of.
+
+    Args:
+        name: what the message calls it.
+        value: what was given; numpy's numbers are welcome, truth values are not.
+        error: which error to raise.
+        low: the smallest that makes sense; None: no such bound.
+        high: the largest.
+        above: what it has to be above.
+        below: what it has to be below.
+
+    Raises:
+        TfqpruneError: of the type given: no finite number, or out of bounds.
+    """
+    fits = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    fits = fits and (low is None or value >= low) and (high is None or value <= high)
+    if fits and (above is None or value > above) and (below is None or value < below):
+        return float(value)
+    bounds = {"of at least": low, "above": above, "at most": high, "below": below}
+    limits = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
+    raise error(f"Expected {name} to be a finite number{limits and ' ' + limits}. Received: {value!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import DataError, EvaluationError
+from tfqprune.layers.normalization import is_batch_norm
 from tfqprune.losses import compiled_arguments
 from tfqprune.plan import PruningPlan, checked_removal
 from tfqprune.recovery.training import TrainingData, choose_loss, default_metrics, prepare
@@ -21,6 +23,8 @@ from tfqprune.twin import EvaluationTwin, Removed, Statistics, obstacle
 CALIBRATION_SAMPLES = 2048
 #: samples in a batch of the re-estimation, as in ``reestimate_batch_norms``
 CALIBRATION_BATCH = 128
+#: in the names of metrics that take an answer among the first few for right
+_TOP_K = re.compile(r"top_?(k|\d)")
 
 
 class PlanEvaluator:
@@ -171,15 +175,18 @@ def set_statistics(graph: ChannelGraph, slim: tf.keras.Model, statistics: Statis
         new.moving_variance.assign(variance)
 
 
-def _batch_norms(model: tf.keras.Model) -> list[tf.keras.layers.BatchNormalization]:
+def _batch_norms(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     layers = {id(layer): layer for layer in model._flatten_layers(include_self=False)}
-    return [layer for layer in layers.values() if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    return [layer for layer in layers.values() if is_batch_norm(layer)]
 
 
 def with_accuracy(results: dict[str, Any]) -> dict[str, Any]:
-    """Adds ``accuracy`` where there is one under a longer name only (sparse_categorical_accuracy)."""
-    longer = [name for name in results if name.endswith("_accuracy")]
-    return results if "accuracy" in results or not longer else {**results, "accuracy": results[longer[0]]}
+    """Adds ``accuracy`` where there is one under a longer name only (sparse_categorical_accuracy).
+
+    Of several outputs' accuracies none is *the* one, and one among the first k (``top_k``, ``top5``) is another thing.
+    """
+    longer = [name for name in results if name.endswith("_accuracy") and not _TOP_K.search(name)]
+    return results if "accuracy" in results or len(longer) != 1 else {**results, "accuracy": results[longer[0]]}
 
 
 def compile_like(

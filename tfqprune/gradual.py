@@ -20,8 +20,7 @@ from tfqprune.criteria.combination import RankCombination
 from tfqprune.criteria.flips import FlipFrequency
 from tfqprune.errors import CriterionError, PlanError
 from tfqprune.layers import LayerRecord
-from tfqprune.layers.base import weight_index
-from tfqprune.masking import CONSUMED
+from tfqprune.layers.base import CONSUMED, weight_index
 from tfqprune.plan import PruningPlan, fingerprint, removable, resolve_ratios
 from tfqprune.rebuild import Rebuilder, axes_of, values_of
 from tfqprune.samples import SAMPLES, take_samples
@@ -92,6 +91,16 @@ class _TrainingBuilder(Rebuilder):
 
     def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
         return values_of(record)
+
+
+class _ScoredBuilder(TrainedSlimBuilder):
+    """The slim model of the moment, with the whole model's units as far as they are left."""
+
+    def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
+        new = super().layer(record)
+        # A grouped convolution that is left with one input a group has the shape of one that may lose groups.
+        new._tied_blocks = "slot" in record.roles
+        return new
 
 
 class GradualPruning(tf.keras.callbacks.Callback):
@@ -253,7 +262,7 @@ class GradualPruning(tf.keras.callbacks.Callback):
         missing = {name: removable(self.graph[name], share) - len(removed[name]) for name in self._groups}
         if max(missing.values(), default=0) <= 0:
             return
-        scores = run_criterion(ChannelGraph(self._slim()), self._criterion, self._samples)
+        scores = run_criterion(ChannelGraph(self._slim(_ScoredBuilder)), self._criterion, self._samples)
         for name, count in missing.items():
             if count > 0:
                 gone = set(removed[name])
@@ -290,8 +299,8 @@ class GradualPruning(tf.keras.callbacks.Callback):
         self._silence()  # weights may have come from elsewhere since the last step
         return self._slim()
 
-    def _slim(self) -> tf.keras.Model:
-        return TrainedSlimBuilder(self.graph, self.graph.alive(self.removed), self._builder.layers).build()
+    def _slim(self, builder: type[TrainedSlimBuilder] = TrainedSlimBuilder) -> tf.keras.Model:
+        return builder(self.graph, self.graph.alive(self.removed), self._builder.layers).build()
 
     def _warn_of_what_came_back(self) -> None:
         gone = self._gone()

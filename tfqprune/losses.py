@@ -9,12 +9,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.errors import DataError
+from tfqprune.samples import output_names
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def sample_losses(
-    model: tf.keras.Model, outputs: list[tf.Tensor], labels: list[tf.Tensor] | None, loss: Any = None
+    model: tf.keras.Model,
+    outputs: list[tf.Tensor],
+    labels: list[tf.Tensor] | None,
+    loss: Any = None,
+    known: list[np.ndarray] | None = None,
 ) -> tf.Tensor:
     """The loss of each sample, summed over the outputs of the model.
 
@@ -23,6 +28,7 @@ def sample_losses(
         outputs: the model's outputs.
         labels: one tensor an output; None: what the model itself holds most likely stands in for them.
         loss: a Keras loss (name, object) or a function of labels and outputs; or several, as for ``compile``.
+        known: all labels, where ``labels`` are some of them; see :func:`infer_loss`.
 
     Returns:
         Float tensor ``[samples]``.
@@ -35,19 +41,21 @@ def sample_losses(
     if compiled:
         loss = getattr(model, "loss", None)
     weights = _by_output(model, compiled_arguments(model).get("loss_weights") if compiled else None)
-    total = tf.zeros(outputs[0].shape[0])
+    names, total = output_names(model), tf.zeros(outputs[0].shape[0])
     for index, (output, own, weight) in enumerate(zip(outputs, _by_output(model, loss), weights, strict=True)):
         if loss is not None and own is None:  # this output has no loss
             continue
         output = tf.cast(output, tf.float32)
-        name = model.outputs[index]._keras_history.layer.name
+        name = names[index]
         given = _own_labels(output, name, own) if labels is None else labels[index]
         if given.dtype.is_floating:
             given = tf.cast(given, output.dtype)
         # Labels that stand in are class numbers, whatever labels the compiled loss expects.
-        function = _inferred if own is None or labels is None else _function(own, compiled)
         try:
-            values = function(given, output)
+            if own is None or labels is None:
+                values = _inferred(given, output, None if labels is None or known is None else known[index])
+            else:
+                values = _function(own, compiled)(given, output)
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise DataError(
                 f"The loss cannot be computed from labels of shape {tuple(given.shape)} and output {name!r} of "
@@ -69,8 +77,7 @@ def _by_output(model: tf.keras.Model, given: Any) -> list[Any]:
     """Losses or their weights in the form that ``compile`` takes, one an output; None where there is none."""
     if not isinstance(given, Mapping | list | tuple):
         return [given] * len(model.outputs)
-    structure = model._nested_outputs
-    names = sorted(structure) if isinstance(structure, Mapping) else list(model.output_names)
+    names = output_names(model)
     fits = set(given) <= set(names) if isinstance(given, Mapping) else len(given) == len(names)
     if not fits:
         raise DataError(
@@ -132,12 +139,13 @@ def _own_labels(output: tf.Tensor, name: str, loss: Any) -> tf.Tensor:
     return tf.argmax(output, axis=-1)
 
 
-def infer_loss(labels: tf.Tensor, output: tf.Tensor) -> tf.keras.losses.Loss:
+def infer_loss(labels: tf.Tensor, output: tf.Tensor, known: np.ndarray | None = None) -> tf.keras.losses.Loss:
     """The usual loss for labels and an output: cross-entropy for classes, squared error otherwise.
 
     Args:
-        labels: class numbers, shares of classes, or values.
+        labels: class numbers, shares of classes, or values. For one unit whole numbers are classes if all are 0 or 1.
         output: probabilities if its last axis sums to one, else logits or values.
+        known: all labels, where ``labels`` are some of them: the others may show that they are no classes.
 
     Raises:
         ValueError: they do not go together.
@@ -146,16 +154,16 @@ def infer_loss(labels: tf.Tensor, output: tf.Tensor) -> tf.keras.losses.Loss:
     whole = labels.dtype.is_integer or labels.dtype.is_bool
     shape, wide = labels.shape, output.shape[-1] > 1
     classes = wide and (shape == output.shape[:-1] or shape == [*output.shape[:-1], 1])
+    every = labels.numpy() if known is None else known
+    low, high = (int(every.min()), int(every.max())) if whole else (0, 0)
     if classes and whole:
-        labels = tf.cast(labels, tf.int64)  # booleans have no smallest
-        low, high = int(tf.reduce_min(labels)), int(tf.reduce_max(labels))
         if low < 0 or high >= output.shape[-1]:
             raise ValueError(f"class numbers from {low} to {high}, for {output.shape[-1]} classes.")
         return losses.SparseCategoricalCrossentropy(from_logits=not is_probabilities(output))
     if shape == output.shape or (not wide and shape == output.shape[:-1]):
         if wide and is_probabilities(tf.cast(labels, tf.float32)):
             return losses.CategoricalCrossentropy(from_logits=not is_probabilities(output))
-        if not wide and whole:
+        if not wide and whole and low >= 0 and high <= 1:
             return losses.BinaryCrossentropy(from_logits=not within_one(output))
         return losses.MeanSquaredError()
     if classes and bool(tf.reduce_all(labels == tf.round(labels))):
@@ -165,10 +173,10 @@ def infer_loss(labels: tf.Tensor, output: tf.Tensor) -> tf.keras.losses.Loss:
     raise ValueError("they do not go together; choose a loss (loss=...), or compile the model with one.")
 
 
-def _inferred(labels: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
+def _inferred(labels: tf.Tensor, output: tf.Tensor, known: np.ndarray | None) -> tf.Tensor:
     if output.shape[-1] == 1 and labels.shape == output.shape[:-1]:
         labels = labels[..., None]
-    loss = infer_loss(labels, output)
+    loss = infer_loss(labels, output, known)
     return loss.call(
         labels if isinstance(loss, tf.keras.losses.SparseCategoricalCrossentropy) else tf.cast(labels, output.dtype),
         output,

@@ -16,12 +16,10 @@ import tensorflow as tf
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
 from tfqprune.layers import LayerCall, LayerRecord
+from tfqprune.layers.base import CONSUMED
 from tfqprune.plan import PruningPlan
 from tfqprune.rebuild import Arguments, Rebuilder, axes_of, values_of
 from tfqprune.slim import SlimBuilder
-
-#: roles by which a kernel reads channels, as opposed to producing or scaling them
-CONSUMED = frozenset({"in", "slot", "middle"})
 
 
 @tf.keras.utils.register_keras_serializable("tfqprune")
@@ -172,7 +170,7 @@ class MaskedBuilder(Rebuilder):
                 if role in CONSUMED:
                     alive = self.alive[record.roles[role]]
                     value = value * alive.reshape([-1 if other == axis else 1 for other in range(value.ndim)])
-            values.append(value.astype(value.dtype))
+            values.append(value)
         return values
 
 

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.criteria.filters import Filters, members
-from tfqprune.errors import PlanError
+from tfqprune.errors import PlanError, real_number
 from tfqprune.layers.base import weight_index
+from tfqprune.layers.normalization import is_batch_norm
 
 _TINY = 1e-12  # under roots, whose gradient at 0 is infinite
 
@@ -35,9 +36,7 @@ class SparsityPenalty(ABC):
     """
 
     def __init__(self, model: tf.keras.Model, strength: float) -> None:
-        if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength < np.inf:
-            raise PlanError(f"Expected a strength above 0. Received: {strength!r}.")
-        self.model, self.strength = model, float(strength)
+        self.model, self.strength = model, real_number("strength", strength, PlanError, above=0)
         self._factor = tf.Variable(0.0, trainable=False, name="strength")  # of the model's loss: 0 while detached
         self._loss: Any = None  # what the model has of it while attached
         self.graph = ChannelGraph(model)
@@ -152,7 +151,7 @@ class ScaleLasso(SparsityPenalty):
     def _find(self) -> dict[str, list[tuple[Any, np.ndarray, np.ndarray]]]:
         found: dict[str, list[Any]] = {}
         for record in self.graph.records.values():
-            if not isinstance(record.layer, tf.keras.layers.BatchNormalization) or "gamma" not in record.weight_axes:
+            if not is_batch_norm(record.layer) or "gamma" not in record.weight_axes:
                 continue
             numbers, slots = self.graph.units(record.roles["out"])
             for group in self.graph.prunable:

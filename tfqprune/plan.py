@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.errors import PlanError, whole_number
+from tfqprune.errors import PlanError, real_number, whole_number
 from tfqprune.files import write_text
 
 _VERSION = 1
@@ -321,7 +321,8 @@ def resolve_ratios(graph: ChannelGraph, ratios: float | Mapping[str, float]) -> 
         PlanError: see :func:`plan_from_ratios`.
     """
     if not isinstance(ratios, Mapping):
-        return dict.fromkeys((group.name for group in graph.prunable), _checked(ratios, "ratios"))
+        ratio = real_number("ratios", ratios, PlanError, 0, below=1)
+        return {group.name: ratio for group in graph.prunable}
     by_name: dict[str, list[ChannelGroup]] = {}
     for group in graph.groups:
         for name in dict.fromkeys((group.name, *group.layers)):
@@ -329,7 +330,7 @@ def resolve_ratios(graph: ChannelGraph, ratios: float | Mapping[str, float]) -> 
     exact = {group.name: group for group in graph.groups}
     resolved: dict[str, tuple[float, str]] = {}
     for name, value in ratios.items():
-        ratio = _checked(value, f"ratios[{name!r}]")
+        ratio = real_number(f"ratios[{name!r}]", value, PlanError, 0, below=1)
         if name not in by_name:
             raise PlanError(
                 f"Expected ratios for groups or layers of the model. Received: {name!r}.{_hint(name, by_name)}"
@@ -347,12 +348,6 @@ def resolve_ratios(graph: ChannelGraph, ratios: float | Mapping[str, float]) -> 
                 )
             resolved[group.name] = (ratio, name)
     return {name: ratio for name, (ratio, _) in resolved.items()}
-
-
-def _checked(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= float(value) < 1:
-        raise PlanError(f"Expected {what} to be a number of at least 0 and below 1. Received: {value!r}.")
-    return float(value)
 
 
 def _hint(name: str, names: Mapping[str, Any]) -> str:

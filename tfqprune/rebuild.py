@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf_keras.src.engine.base_layer import AddLoss, AddMetric
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
@@ -68,11 +70,15 @@ class Rebuilder(ABC):
         if id(model) in self._models:
             return self._models[id(model)]
         inputs = [self._input(tensor, model if nested else None) for tensor in model.inputs]
-        if isinstance(model, tf.keras.Sequential) and self.stacks(model):
+        # What ``add_loss`` and ``add_metric`` of the model made: it does not lie on the way to the outputs.
+        extra = [node for node in nodes(model) if isinstance(node.layer, AddLoss | AddMetric)]
+        if isinstance(model, tf.keras.Sequential) and self.stacks(model) and not extra:
             self._models[id(model)] = stacked = self._stacked(model, inputs[0])
             return stacked
         table = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
         for node in nodes(model):
+            if isinstance(node.layer, AddLoss | AddMetric):
+                continue
             values = [table[id(tensor)] for tensor in node.keras_inputs]
             if is_graph_model(node.layer):
                 args, kwargs = substitute(node, values)
@@ -82,6 +88,12 @@ class Rebuilder(ABC):
             for old, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
                 table[id(old)] = new
         self._models[id(model)] = new_model = self._assemble(model, inputs, table)
+        for node in extra:
+            value = table[id(node.keras_inputs[0])]
+            if isinstance(node.layer, AddLoss):
+                new_model.add_loss(value)
+            else:
+                new_model.add_metric(value, name=node.layer.metric_name, aggregation=node.layer.aggregation)
         return new_model
 
     def _stacked(self, model: tf.keras.Sequential, entry: tf.Tensor) -> tf.keras.Sequential:
@@ -103,6 +115,12 @@ class Rebuilder(ABC):
     @staticmethod
     def _like(model: tf.keras.Model, new: tf.keras.Model) -> tf.keras.Model:
         new._trainable = model.trainable  # the setter would overwrite the flags of its layers
+        if model._callable_losses:
+            warnings.warn(
+                f"{model.name!r} has losses by add_loss with a function (an attached penalty is one), which may refer to "
+                "weights of that very model: the new model goes without. Add them there anew if you train it with them.",
+                stacklevel=2,
+            )
         return new
 
     def _input(self, tensor: tf.Tensor, nested: tf.keras.Model | None) -> tf.Tensor:
@@ -128,6 +146,7 @@ class Rebuilder(ABC):
         if (
             handler_for(record.layer) is None
             or type(new) is not type(record.layer)
+            or any(part.weights for part in record.layer._flatten_layers(include_self=False))  # built while it is run
             or not can_skip_tracing(new, values)
         ):
             return new(*args, **kwargs)
@@ -155,6 +174,9 @@ class Rebuilder(ABC):
                 for variable, value in zip(new.weights, self.weights(record, new), strict=True):
                     pairs.append((getattr(variable, "latent_variable", variable), value))
         tf.keras.backend.batch_set_value(pairs)
+        for new in self._layers.values():
+            for layer in new._flatten_layers():
+                layer.finalize_state()  # as ``set_weights`` does: a Normalization computes with constants made here
 
 
 def axes_of(record: LayerRecord) -> list[tuple[str | None, ...]]:

@@ -38,6 +38,21 @@ class Samples:
             yield [tf.constant(array[part]) for array in self.inputs], labels
 
 
+def input_names(model: tf.keras.Model) -> list[str]:
+    """By which names ``fit`` takes a mapping of inputs, in the order of ``model.inputs``."""
+    return _names(model._nested_inputs, model.input_names)
+
+
+def output_names(model: tf.keras.Model) -> list[str]:
+    """By which names ``fit`` takes a mapping of labels or weights, in the order of ``model.outputs``."""
+    return _names(model._nested_outputs, model.output_names)
+
+
+def _names(structure: Any, layers: list[str]) -> list[str]:
+    """The keys of a mapping, in the order in which Keras flattens it; the names of the layers where there is none."""
+    return sorted(structure) if isinstance(structure, Mapping) and len(structure) == len(layers) else list(layers)
+
+
 def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samples:
     """Takes samples from data and checks them against the model.
 
@@ -45,7 +60,7 @@ def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samp
         model: whose inputs they are.
         data: an array ``[samples, ...]``; a pair ``(x, y)``; for several inputs a list or a mapping of arrays in place
             of x; an object with attributes ``x`` and ``y`` (``tfqprune.data.Split``); or a tf.data.Dataset of such
-            elements, batched or not. Sample weights (a third entry) have no influence.
+            elements, batched or not. Sample weights (a third entry) are not looked at: see :func:`sample_weights`.
         count: how many; of arrays a fixed random choice, of a data set the first ones.
 
     Raises:
@@ -62,8 +77,8 @@ def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samp
         # Arrays may be sorted by class, so the first ones will not do; the choice is always the same.
         chosen = np.sort(np.random.default_rng(0).permutation(total)[:count])
     inputs = [
-        _finite(array[chosen], tensor.dtype.as_numpy_dtype, _input_name(tensor))
-        for array, tensor in zip(arrays, model.inputs, strict=True)
+        _finite(array[chosen], tensor.dtype.as_numpy_dtype, f"input {name!r}")
+        for array, tensor, name in zip(arrays, model.inputs, input_names(model), strict=True)
     ]
     return Samples(inputs, None if labels is None else [array[chosen] for array in labels])
 
@@ -77,9 +92,49 @@ def arrays_of(model: tf.keras.Model, data: Any) -> tuple[list[np.ndarray], list[
     if isinstance(data, Samples):
         return data.inputs, data.labels
     x, y = _split((data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data)
-    arrays = [_checked_input(array, tensor) for array, tensor in zip(_per_input(model, x), model.inputs, strict=True)]
+    arrays = [
+        _checked_input(array, tensor, f"input {name!r}")
+        for array, tensor, name in zip(_per_input(model, x), model.inputs, input_names(model), strict=True)
+    ]
     total = _common_length(arrays)
     return arrays, None if y is None else _checked_labels(model, y, total)
+
+
+def sample_weights(model: tf.keras.Model, data: Any, total: int) -> np.ndarray | list[np.ndarray] | None:
+    """The sample weights (a third entry) of data that is no tf.data.Dataset.
+
+    Args:
+        model: whose samples they weigh.
+        data: as for :func:`take_samples`.
+        total: how many samples there are.
+
+    Returns:
+        An array ``[samples, ...]`` for all outputs; a list with one for each where they came in a list or a mapping (1
+        for an output that the mapping leaves out); or None.
+
+    Raises:
+        DataError: not one finite number for each sample; outputs that the model does not have.
+    """
+    given = data[2] if isinstance(data, tuple) and len(data) == 3 else None
+    if given is None:
+        return None
+    names = output_names(model)
+    if isinstance(given, Mapping):
+        if not set(given) <= set(names):
+            raise DataError(f"Expected sample weights for the outputs {names}. Received: {sorted(map(str, given))}.")
+        return [_checked_weights(given.get(name, np.ones(total)), total) for name in names]
+    each = isinstance(given, list | tuple) and all(isinstance(entry, list | tuple | np.ndarray) for entry in given)
+    if len(names) > 1 and each and len(given) == len(names):
+        return [_checked_weights(entry, total) for entry in given]
+    return _checked_weights(given, total)
+
+
+def _checked_weights(data: Any, total: int) -> np.ndarray:
+    """All sample weights of one output, or of all."""
+    array = _numbers(data, "the sample weights")
+    if array.ndim == 0 or len(array) != total:
+        raise DataError(f"Expected a weight for each of {total} samples. Received: sample weights {array.shape}.")
+    return _finite(array, np.float32, "the sample weights")
 
 
 def batched(model: tf.keras.Model, data: tf.data.Dataset, size: int) -> tf.data.Dataset:
@@ -135,7 +190,7 @@ def _from_dataset(model: tf.keras.Model, data: tf.data.Dataset, count: int) -> t
 
 def _per_input(model: tf.keras.Model, x: Any) -> list[Any]:
     """The arrays in the order of the model's inputs."""
-    names = [tensor._keras_history.layer.name for tensor in model.inputs]
+    names = input_names(model)
     if isinstance(x, Mapping):
         if set(x) != set(names):
             raise DataError(f"Expected data for the inputs {names}. Received: {sorted(map(str, x))}.")
@@ -148,13 +203,8 @@ def _per_input(model: tf.keras.Model, x: Any) -> list[Any]:
     return list(x)
 
 
-def _input_name(tensor: tf.Tensor) -> str:
-    return f"input {tensor._keras_history.layer.name!r}"
-
-
-def _checked_input(data: Any, tensor: tf.Tensor) -> np.ndarray:
+def _checked_input(data: Any, tensor: tf.Tensor, name: str) -> np.ndarray:
     """All samples of one input, of the model's shape."""
-    name = _input_name(tensor)
     array = _numbers(data, name)
     expected = tuple(tensor.shape)
     if array.ndim != len(expected) or any(
@@ -170,8 +220,8 @@ def _checked_input(data: Any, tensor: tf.Tensor) -> np.ndarray:
 def _checked_labels(model: tf.keras.Model, y: Any, total: int) -> list[np.ndarray]:
     """All labels, one array an output, one entry for each of ``total`` samples."""
     arrays = []
-    for data, tensor in zip(_labels(model, y), model.outputs, strict=True):
-        name = f"the labels of output {tensor._keras_history.layer.name!r}"
+    for data, output in zip(_labels(model, y), output_names(model), strict=True):
+        name = f"the labels of output {output!r}"
         array = _numbers(data, name)
         if array.ndim == 0 or len(array) != total:
             raise DataError(
@@ -217,7 +267,7 @@ def _common_length(arrays: list[np.ndarray]) -> int:
 
 
 def _labels(model: tf.keras.Model, y: Any) -> list[Any]:
-    names = [tensor._keras_history.layer.name for tensor in model.outputs]
+    names = output_names(model)
     if isinstance(y, Mapping):
         if not set(names) <= set(y):
             raise DataError(f"Expected labels for the outputs {names}. Received: {sorted(map(str, y))}.")

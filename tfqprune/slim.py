@@ -90,7 +90,8 @@ def prune(model: tf.keras.Model, plan: PruningPlan) -> tf.keras.Model:
         plan: which units go.
 
     Returns:
-        An uncompiled model of the same kind (Functional or Sequential).
+        An uncompiled model of the same kind (Functional or Sequential; a Sequential one with added losses becomes
+        Functional).
 
     Raises:
         ModelTypeError: no graph model.

@@ -20,8 +20,8 @@ from tfqprune import precision
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import DataError, ModelTypeError
 from tfqprune.layers import LayerRecord
-from tfqprune.layers.base import weight_index
-from tfqprune.masking import CONSUMED
+from tfqprune.layers.base import CONSUMED, register_handler, weight_index
+from tfqprune.layers.normalization import BatchNormHandler, is_batch_norm
 from tfqprune.plan import PruningPlan, checked_removal
 from tfqprune.rebuild import Rebuilder, axes_of, values_of
 from tfqprune.recovery.batchnorm import check_statistics
@@ -42,7 +42,7 @@ class StatisticsNorm(tf.keras.layers.BatchNormalization):
         norm: the batch norm to stand in for; only its configuration is read.
     """
 
-    def __init__(self, norm: tf.keras.layers.BatchNormalization) -> None:
+    def __init__(self, norm: tf.keras.layers.Layer) -> None:
         super().__init__(
             axis=norm.axis,
             epsilon=norm.epsilon,
@@ -54,7 +54,12 @@ class StatisticsNorm(tf.keras.layers.BatchNormalization):
             dtype=norm.dtype_policy,
         )
         self.collecting = False
-        self._learns = norm.trainable  # a batch norm that does not is in inference even where called as in training
+        # One that does not train is in inference even where called as in training; that of TensorFlow 1 is not.
+        self._learns = norm.trainable or not getattr(norm, "_USE_V2_BEHAVIOR", True)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> StatisticsNorm:
+        return cls(tf.keras.layers.BatchNormalization.from_config(config))
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -114,6 +119,13 @@ class StatisticsNorm(tf.keras.layers.BatchNormalization):
         self.moving_variance.assign(variance)
 
 
+@register_handler(StatisticsNorm)
+class StatisticsNormHandler(BatchNormHandler):
+    """A twin's model may be looked at as any other; the sums run along the channels as all else does."""
+
+    weights = (*BatchNormHandler.weights, "mean", "squares")
+
+
 @dataclass
 class _Cut:
     """One weight of the twin that depends on the plan."""
@@ -155,7 +167,7 @@ class _TwinBuilder(Rebuilder):
     def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
         old = record.layer
         new: tf.keras.layers.Layer
-        if isinstance(old, tf.keras.layers.BatchNormalization):
+        if is_batch_norm(old):
             new = StatisticsNorm(old)
         else:
             new = record.handler.clone(old, old.get_config())

@@ -522,8 +522,10 @@ def test_refused() -> None:
         tq.HolisticPruning(model, tq.Budget(tflite_bytes=0.5))
     with pytest.raises(BudgetError, match=r"Expected a tfqprune\.Budget"):
         tq.HolisticPruning(model, 0.5)
-    with pytest.raises(PlanError, match="share of the training steps"):
-        tq.HolisticPruning(model, tq.Budget(params=0.5), share=0)
+    for share in (0, 1.5, True):
+        with pytest.raises(PlanError, match=r"share \(of the training steps\) to be .* above 0 and at most 1"):
+            tq.HolisticPruning(model, tq.Budget(params=0.5), share=share)
+    tq.HolisticPruning(model, tq.Budget(params=0.8), "latent_l1", share=np.float32(0.5))
     # A budget that the whole model holds, and nothing that may go.
     for limits in ({"exclude": ["first", "second"]}, {"maximum": 0.0}):
         with pytest.raises(PlanError, match=r"can be pruned\. Received: none .*'first': excluded, or held by bounds"):

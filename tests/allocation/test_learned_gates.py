@@ -334,6 +334,10 @@ def test_refused() -> None:
         tq.HolisticPruning(model, budget, scores={"first": np.zeros(8)})
     with pytest.raises(DataError, match="epochs to be a whole number of at least 1"):
         tq.HolisticAllocator(budget, epochs=0)
+    with pytest.raises(DataError, match="learning_rate"):
+        tq.HolisticAllocator(budget, learning_rate=0.0)
+    with pytest.raises(DataError, match="batch_size"):
+        tq.HolisticAllocator(budget, batch_size=0)
     with pytest.raises(BudgetError, match="must be measured"):
         tq.HolisticAllocator(tq.Budget(latency=0.5))
     with pytest.raises(DataError, match="data with labels, for holistic ratios are learned"):

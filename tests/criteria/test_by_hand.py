@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import larq as lq
 import numpy as np
 import pytest
@@ -102,9 +105,10 @@ def test_depthwise_filters_count() -> None:
 
 
 # |gamma| = 2, 4, 0, mean 2.
-def test_batchnorm_scale() -> None:
+@pytest.mark.parametrize("kind", [K.BatchNormalization, tf.compat.v1.keras.layers.BatchNormalization])
+def test_batchnorm_scale(kind: type) -> None:
     inputs = K.Input((1,))
-    norm = K.BatchNormalization()
+    norm = kind()
     model = tf.keras.Model(inputs, K.Dense(1)(norm(K.Dense(3, name="hidden")(inputs))))
     norm.set_weights([np.array([2.0, -4, 0]), np.zeros(3), np.zeros(3), np.ones(3)])
     np.testing.assert_allclose(score(model, "batchnorm_scale")["hidden"], [1, 2, 0], rtol=1e-6)
@@ -230,6 +234,26 @@ def test_a_reader_of_inputs_of_two_ranks() -> None:
 
 
 # h = (1, 2) and (0, -1): mean |h| 0.5, 1.5, their mean 1. Share that is not zero: 0.5, 1; mean 0.75.
+@pytest.mark.parametrize("name", ["taylor", "fisher"])
+def test_the_loss_follows_from_all_labels(name: str) -> None:
+    """The first batch alone, whose labels are all 0, would look like one of two classes."""
+    rng = np.random.default_rng(0)
+    model = hidden(rng.normal(size=(3, 5)))
+    data = rng.normal(size=(64, 3)).astype("float32"), np.repeat([0, 30], 32)
+    by_batch, at_once = (score(model, name, data, batch_size=size)["hidden"] for size in (32, 64))
+    np.testing.assert_allclose(by_batch, at_once, rtol=1e-5)
+
+
+def test_gates_need_a_batch_of_samples() -> None:
+    inputs = K.Input((5, 8, 8, 3))
+    x = K.Conv2D(6, 3)(tf.reshape(inputs, (-1, 8, 8, 3)))  # frames, folded into the batch
+    model = tf.keras.Model(inputs, K.Dense(4, activation="softmax", name="last")(K.GlobalAveragePooling2D()(x)))
+    with pytest.raises(
+        CriterionError, match=r"sample by sample. Received: 'last', which reads 40 entries of a batch of 8"
+    ):
+        score(model, "taylor", np.zeros((8, 5, 8, 8, 3), "float32"))
+
+
 def test_activations() -> None:
     model = hidden([[1, 0], [0, 1]])
     x = np.array([[1.0, 2], [0, -1]])
@@ -274,7 +298,7 @@ def test_ties_share_a_rank() -> None:
 
 @pytest.mark.parametrize("weights", [{}, {"latent_l1": 0}, {"latent_l1": -1}, {"latent_l1": "1"}, {"latent_l1": True}])
 def test_bad_weights(weights: dict) -> None:
-    with pytest.raises(CriterionError, match="Expected a"):
+    with pytest.raises(CriterionError, match=r"Expected a mapping|Expected the weight of criterion 'latent_l1' to be"):
         get_criterion(weights)
 
 
@@ -300,7 +324,7 @@ def test_flip_frequency() -> None:
 def test_flips_are_collected_by_fit() -> None:
     model = hidden(np.full((3, 4), 0.001).tolist(), quantizer="ste_sign")
     model.compile(tf.keras.optimizers.SGD(0.1), "mse")
-    callback = FlipFrequencyCallback(every=2)
+    callback = FlipFrequencyCallback(every=np.int64(2))
     x = np.random.default_rng(0).normal(size=(40, 3))
     model.fit(x, np.full((40, 1), 9.0), batch_size=5, epochs=1, verbose=0, callbacks=[callback])
     assert callback.looks == 4  # 8 batches, every second
@@ -325,6 +349,16 @@ def test_batches_are_counted_over_epochs(every: int, steps: int, looks: int, lat
             score(model, "flip_frequency")
     model.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[callback])
     assert (callback.batches, callback.looks) == (20, later)
+
+
+def test_a_watched_model_is_let_go() -> None:
+    model = hidden([[1, 1], [-1, 1]], quantizer="ste_sign")
+    model.compile("sgd", "mse", run_eagerly=True)  # TensorFlow itself keeps a model whose training was traced
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0, callbacks=[FlipFrequencyCallback()])
+    assert score(model, "flip_frequency")["hidden"].shape == (2,)
+    model, watched = None, weakref.ref(model)
+    gc.collect()
+    assert watched() is None
 
 
 def test_flips_without_a_training() -> None:

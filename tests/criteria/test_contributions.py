@@ -117,6 +117,32 @@ def test_covariance_is_that_of_the_layer(name: str, path: str, monkeypatch: pyte
     assert covariance(*found, group, even, 1.0).sum() == pytest.approx(0, abs=1e-5)  # all of y is proportional to y
 
 
+# One row is 4 channels x 4 outputs x 4 bytes = 64 bytes; two batches of 3 samples, 9 or 11 x 11 positions, of which 5.
+# 2 x 15 rows in 1,920 bytes; 960 bytes: 7 rows a batch, 2 positions of 3 samples; 256: 2 of 3 samples; 64: one each.
+@pytest.mark.parametrize(("room", "rows"), [(64 * 2**20, 15), (1920, 15), (960, 6), (256, 2), (64, 1)])
+@pytest.mark.parametrize("name", ["separable", "transposed"])
+def test_responses_of_wide_layers_take_no_more_than_they_may(
+    name: str, room: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = between(CONSUMERS[name]())
+    graph = ChannelGraph(model)
+    samples = Samples([np.random.default_rng(0).normal(size=(6, 5, 5, 2)).astype("float32")], None)
+
+    def responses() -> list[np.ndarray]:
+        found = read(graph, [graph["producer"]], samples, positions=5, batch_size=3, description="")
+        return next(reading.responses for consumer, reading in found if consumer.name == "reader")
+
+    whole = responses()
+    monkeypatch.setattr(contributions, "_RESPONSES", room)
+    bounded = responses()
+    assert [part.shape for part in bounded] == [(rows, 4, 4)] * 2
+    assert sum(part.nbytes for part in bounded) <= max(room, 128)  # one row of each batch is the least
+    for some, all_of_them in zip(bounded, whole, strict=True):
+        if rows == 15:
+            np.testing.assert_array_equal(some, all_of_them)
+    assert np.isfinite(score(model, "reconstruction", samples.inputs[0])["producer"]).all()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forward_computes_what_the_model_computes(name: str) -> None:
     model = network(name)
@@ -209,7 +235,7 @@ def test_order_where_batch_norms_rescale(rescaled: float, expected: list[int]) -
 
 
 def test_numbers_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(CriterionError, match=r"a share from 0 to 1\. Received: 1\.5"):
+    with pytest.raises(CriterionError, match=r"rescaled to be .* of at least 0 and at most 1\. Received: 1\.5"):
         Reconstruction(rescaled=1.5)
     with pytest.raises(CriterionError, match=r"positions to be a whole number of at least 1\. Received: 0"):
         Reconstruction(positions=0)

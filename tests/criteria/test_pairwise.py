@@ -60,11 +60,21 @@ def test_no_array_of_filters_by_filters_by_weights() -> None:
     assert peak < 40 * rows.size  # filters x filters x weights would be 256 times the rows
 
 
-@pytest.mark.parametrize(("behind", "expected"), [("norm", True), ("both", False), ("relu", False)])
+class NormRelu(K.BatchNormalization):
+    """A norm that a turned filter does not pass as it was."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return tf.nn.relu(super().call(inputs, training=training))
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"), [("norm", True), ("v1", True), ("both", False), ("relu", False), ("own", False)]
+)
 def test_batch_norm_follows(behind: str, expected: bool) -> None:
     inputs = K.Input((2,))
     x = K.Dense(3, name="hidden")(inputs)
-    outputs = [K.Dense(1)(K.BatchNormalization()(K.ReLU()(x) if behind == "relu" else x))]
+    kind = {"v1": tf.compat.v1.keras.layers.BatchNormalization, "own": NormRelu}.get(behind, K.BatchNormalization)
+    outputs = [K.Dense(1)(kind()(K.ReLU()(x) if behind == "relu" else x))]
     if behind == "both":
         outputs.append(K.Dense(1)(x))
     graph = ChannelGraph(tf.keras.Model(inputs, outputs))

@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.layers import base
-from tfqprune.testing import assert_law
+from tfqprune.slim import prune
+from tfqprune.testing import assert_law, random_plan
+from tfqprune.twin import EvaluationTwin
 
 K = tf.keras.layers
 
@@ -207,6 +209,39 @@ def test_softmax_inside_a_dense_freezes_it() -> None:
     assert "all channels together" in reason
 
 
+def doubled(values: tf.Tensor) -> tf.Tensor:
+    return 2 * values
+
+
+ACTIVATIONS = {
+    "slopes": (lambda: K.PReLU(shared_axes=[1, 2], alpha_initializer="random_normal"), True),
+    "one_slope": (lambda: K.PReLU(shared_axes=[1, 2, 3], alpha_initializer="random_normal"), True),
+    "over_pixels": (lambda: lambda x: x - tf.reduce_mean(x, [1, 2], keepdims=True), True),
+    "without_weights": (lambda: K.LeakyReLU(0.3), False),
+    "function": (lambda: doubled, False),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_activation_of_ones_own(name: str) -> None:
+    """before(6) -> conv(8) with the activation -> after(5): those with weights, or over pixels, freeze its channels."""
+    make, frozen = ACTIVATIONS[name]
+    inputs = K.Input((6, 6, 3))
+    x = K.Conv2D(8, 3, activation=make(), name="conv")(K.Conv2D(6, 1, name="before")(inputs))
+    model = tf.keras.Model(inputs, K.Dense(2)(K.Flatten()(K.Conv2D(5, 3, name="after")(x))))
+    graph = ChannelGraph(model)
+    assert (graph["conv"].frozen is not None) == frozen
+    assert "all channels together" in str(graph["conv"].frozen) or not frozen
+    assert {"before", "after"} <= {group.name for group in graph.prunable}
+    lawful = assert_law(model)
+    values = np.random.default_rng(0).normal(size=(3, 6, 6, 3)).astype("float32")
+    np.testing.assert_allclose(prune(model, random_plan(graph, 0.0))(values), model(values), rtol=1e-4, atol=1e-6)
+    twin = EvaluationTwin(graph)
+    twin.set_plan(lawful.plan)
+    np.testing.assert_allclose(twin.model(values), lawful.slim(values), rtol=1e-4, atol=1e-5)
+
+
 def test_stateful_rnn_is_frozen() -> None:
     inputs = K.Input(batch_shape=(2, 5, 3))
     x = K.Dense(4, name="producer")(inputs)
@@ -321,6 +356,35 @@ def test_squeeze_and_excite() -> None:
     model = tf.keras.Model(inputs, K.Dense(3)(K.GlobalMaxPooling2D()(K.Multiply()([x, gate]))))
     groups = {group.layers: group.size for group in ChannelGraph(model).prunable}
     assert groups == {("conv", "gate"): 16, ("squeeze",): 4}
+    assert_law(model)
+
+
+def test_part_of_an_input_is_no_input() -> None:
+    """cat(image(3), conv(6)) is read along its rows: conv's channels can no longer go."""
+    image = K.Input((6, 6, 3))
+    x = K.Concatenate()([image, K.Conv2D(6, 3, padding="same", name="conv")(image)])
+    x = K.Dense(4, name="rows")(K.Permute((3, 1, 2))(x))
+    model = tf.keras.Model(image, K.Dense(2)(K.GlobalAveragePooling2D()(x)))
+    graph = ChannelGraph(model)
+    assert "feeds 'rows' (Dense) along another axis" in str(graph["conv"].frozen)
+    assert [group.layers for group in graph.prunable] == [("rows",)]
+    assert_law(model)
+
+
+def test_shared_reshape_of_two_sizes() -> None:
+    """a: 6 x 6 x 4 = 144 values, b: 5 x 5 x 5 = 125; one Reshape makes vectors of both."""
+    inputs, vector = K.Input((6, 6, 3)), K.Reshape((-1,))
+    a, b = K.Conv2D(4, 1, name="a")(inputs), K.Conv2D(5, 2, name="b")(inputs)
+    model = tf.keras.Model(inputs, K.Dense(2)(K.Concatenate()([vector(a), vector(b)])))
+    assert {group.layers: group.size for group in ChannelGraph(model).prunable} == {("a",): 4, ("b",): 5}
+    assert_law(model)
+
+
+def test_reshape_of_an_unknown_size_is_frozen() -> None:
+    inputs = K.Input((None, None, 3))
+    x = K.Reshape((-1, 6), name="rows")(K.Flatten()(K.Conv2D(6, 3, name="conv")(inputs)))
+    model = tf.keras.Model(inputs, K.Dense(2)(x))
+    assert "feeds 'rows' (Reshape)" in str(ChannelGraph(model)["conv"].frozen)
     assert_law(model)
 
 

@@ -87,6 +87,13 @@ def test_every_label_arrives(kind: str) -> None:
     np.testing.assert_array_equal(movement.labels, np.arange(count)[::-1])
 
 
+def test_every_sample_has_to_show_the_same() -> None:
+    # 8 channels: two samples of 4 each, (0..3) and (4..7); or the same 8 twice.
+    for change, followed in ((lambda grid: grid.reshape(2, 4), False), (lambda grid: np.repeat(grid, 2, axis=0), True)):
+        (movement,) = trace(lambda grids, change=change: [change(grids[0])], [(None, 8)], [Channels(1, np.arange(8))])
+        assert (movement is not None) == followed
+
+
 def test_what_holds_other_values_is_no_movement() -> None:
     # Of 300 channels the numbers halved, below zero, or of no number type.
     for change in (lambda grid: grid / 2, lambda grid: -grid, lambda grid: grid > 1, lambda grid: grid.astype("U4")):

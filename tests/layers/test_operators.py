@@ -32,6 +32,11 @@ CUT = {
     "add_n": (2, lambda a, b: tf.add_n([a, b])),
     "scalar": (1, lambda a: 1.0 - 2.0 * a),
     "constant_per_channel": (1, lambda a: a * np.linspace(1, 2, 16, dtype="float32")),
+    "constant_list": (1, lambda a: a * [float(value) for value in range(1, 17)]),
+    "constant_list_of_lists": (1, lambda a: tf.add(a, [[[value / 7 for value in range(16)]]])),
+    "constant_tuple_of_whole_numbers": (1, lambda a: a - tuple(range(16))),
+    "constant_float64": (1, lambda a: a * np.linspace(1, 2, 16)),
+    "constant_tensor": (1, lambda a: a * tf.linspace(1.0, 2.0, 16)),
     "constant_per_pixel": (1, lambda a: a + np.ones((8, 8, 1), "float32")),
     "bias_add": (1, lambda a: tf.nn.bias_add(a, np.linspace(1, 2, 16, dtype="float32"))),
     "concat": (2, lambda a, b: tf.concat([a, b], -1)),
@@ -98,6 +103,9 @@ FROZEN = {
     "irregular_step": (1, lambda a: a[..., 1:14:3]),
     "mirror_channels": (1, lambda a: tf.pad(a, [[0, 0], [0, 0], [0, 0], [1, 1]], mode="REFLECT")),
     "cumsum_channels": (1, lambda a: tf.cumsum(a, axis=-1)),
+    "channels_to_batch": (1, lambda a: tf.reshape(tf.transpose(a, [0, 3, 1, 2]), [-1, 8, 8, 1])),
+    "fours_to_batch": (1, lambda a: tf.reshape(tf.reduce_mean(a, [1, 2]), [-1, 4])),
+    "rows_to_batch_and_back": (1, lambda a: tf.reshape(tf.reshape(a, [-1, 8, 16]), [-1, 8, 8, 16])),
     "lambda_softmax": (1, lambda a: K.Lambda(tf.nn.softmax)(a)),
     "lambda_first": (1, lambda a: K.Lambda(lambda x: x - x[..., :1])(a)),
     "lambda_positions": (1, lambda a: K.Lambda(lambda x: x * tf.range(16, dtype=tf.float32))(a)),
@@ -126,6 +134,14 @@ def test_frozen_with_a_reason(name: str) -> None:
     for group in groups:
         assert group.frozen is not None
         assert "'" in group.frozen  # names the layer at fault
+
+
+@pytest.mark.parametrize("name", ["constant_per_channel", "constant_tensor"])
+def test_constants_are_cut_again_after_loading(name: str, tmp_path) -> None:
+    """Files hold lists of numbers."""
+    assert_law(between(CUT[name][1])).slim.save(str(tmp_path / "slim.keras"))
+    slim = assert_law(tf.keras.models.load_model(str(tmp_path / "slim.keras"))).slim
+    assert slim.get_layer("a").filters == 4
 
 
 def test_each_part_of_a_split_keeps_a_unit() -> None:

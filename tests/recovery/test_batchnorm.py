@@ -58,6 +58,20 @@ def test_one_large_batch_is_what_training_mode_computes() -> None:
     np.testing.assert_allclose(model(x, training=False), model(x, training=True), rtol=1e-3, atol=1e-4)
 
 
+# Rows 1, 3, 5: mean 3, variance (4 + 0 + 4) / 3. What the user's own does to them is not known.
+def test_of_tensorflow_1_and_of_the_user() -> None:
+    class NormRelu(K.BatchNormalization):
+        def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+            return tf.nn.relu(super().call(inputs, training=training))
+
+    norm, own = tf.compat.v1.keras.layers.BatchNormalization(), NormRelu(name="own")
+    model = normed(norm, own)
+    with pytest.warns(UserWarning, match=r"Received: 'own' \(NormRelu\), which may do more"):
+        tq.reestimate_batch_norms(model, np.array([[1.0], [3], [5]]))
+    np.testing.assert_allclose([norm.moving_mean.numpy(), norm.moving_variance.numpy()], [[3], [8 / 3]], rtol=1e-6)
+    assert (own.moving_mean.numpy(), own.moving_variance.numpy()) == (0, 1)
+
+
 def test_other_weights_and_dropout_are_left_alone() -> None:
     dense, norm = K.Dense(3, name="dense"), K.BatchNormalization()
     model = normed(K.Dropout(0.9), dense, norm, size=2)
@@ -123,6 +137,12 @@ def test_infinite_activations() -> None:
 def test_bad_numbers(wrong: dict) -> None:
     with pytest.raises(DataError, match="a whole number of at least 1"):
         tq.reestimate_batch_norms(normed(K.BatchNormalization()), np.ones((4, 1)), **wrong)
+
+
+def test_numbers_of_numpy() -> None:
+    norm = K.BatchNormalization()
+    tq.reestimate_batch_norms(normed(norm), np.array([[1.0], [3], [5], [7]]), np.int64(2), batch_size=np.int32(2))
+    np.testing.assert_allclose(norm.moving_mean.numpy(), [4])
 
 
 def test_bad_data_and_models() -> None:

@@ -13,7 +13,7 @@ from tfqprune.errors import DataError, ModelTypeError
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.recovery import clip_latent
 from tfqprune.recovery.distillation import attention, divergence
-from tfqprune.recovery.training import cosine, fresh_optimizer, prepare
+from tfqprune.recovery.training import choose_loss, cosine, default_metrics, fresh_optimizer, prepare
 
 K = tf.keras.layers
 
@@ -105,6 +105,63 @@ def test_compiled_loss_keeps_its_weights() -> None:
             history = tq.finetune(model, data, learning_rate=1e-6).history
             assert history["loss"] == pytest.approx([8.5], rel=1e-3)
     assert tq.finetune(model, data, learning_rate=1e-6, loss="mae").history["loss"] == pytest.approx([4], rel=1e-3)
+
+
+# A model that says 0. Of the squared errors 1 and 9 only the first counts: (1 * 1 + 0 * 9) / 2.
+@pytest.mark.parametrize("form", ["arrays", "data set"])
+def test_sample_weights_count(form: str) -> None:
+    data = (np.ones((2, 1), "float32"), np.array([[1.0], [3.0]]), np.array([1.0, 0.0]))
+    if form == "data set":
+        data = tf.data.Dataset.from_tensor_slices(data).batch(2)
+    model = tf.keras.Sequential([K.Input((1,)), K.Dense(1, kernel_initializer="zeros")])
+    history = tq.finetune(model, data, data, loss="mse", learning_rate=1e-7).history
+    assert (history["loss"], history["val_loss"]) == (pytest.approx([0.5]), pytest.approx([0.5]))
+    assert PlanEvaluator(tq.ChannelGraph(model), data)({})["loss"] == pytest.approx(0.5)
+
+
+# Squared errors 9 and 1, of 4 samples: 9 * 2 / 4 + 1 for two of weight 1, two of 0 on the left; both halved for all.
+def test_sample_weights_of_several_outputs() -> None:
+    x, half = np.ones((4, 2), np.float32), np.array([1.0, 0.0, 1.0, 0.0])
+    y = [np.full(4, -1.0), np.full(4, 1.0)]
+    for weights, expected in (({"left": half}, 5.5), ([half, np.ones(4)], 5.5), (half, 5.0), (None, 10.0)):
+        history = tq.finetune(several(), ([x, x], y, weights), loss="mse", learning_rate=1e-7).history
+        assert history["loss"] == pytest.approx([expected], rel=1e-3)
+
+
+def test_inputs_and_outputs_with_keys_of_their_own() -> None:
+    a, b = K.Input((2,), name="a"), K.Input((3,), name="b")
+    outputs = {"sum": K.Dense(1, kernel_initializer="ones", name="left")(a), "n": K.Dense(1, name="right")(b)}
+    model = tf.keras.Model({"second": a, "first": b}, outputs)
+    x = {"second": np.ones((4, 2)), "first": np.ones((4, 3))}
+    y = {"sum": np.full(4, 5.0), "n": np.zeros(4)}  # 2 for 5: 9
+    loss = {"sum": "mse", "n": "mse"}
+    for data in ((x, y), tf.data.Dataset.from_tensor_slices((x, y))):
+        history = tq.finetune(model, data, loss=loss, learning_rate=1e-7).history
+        assert history["left_loss"] == pytest.approx([9], rel=1e-3)
+
+
+# Outputs 30, far from what the labels that are looked at first say alone.
+@pytest.mark.parametrize(("rest", "kind"), [([2, 30], "MeanSquaredError"), ([0, 1], "BinaryCrossentropy")])
+def test_loss_by_all_labels_of_arrays(rest: list[int], kind: str) -> None:
+    labels = np.array([0, 1] * 16 + rest)
+    model = tf.keras.Sequential([K.Input((2,)), K.Dense(1)])
+    data = prepare(model, (np.ones((34, 2)), labels), 8, "train")
+    assert type(choose_loss(model, data, None)).__name__ == kind
+    # of a data set the first 32 are looked at
+    data = prepare(model, tf.data.Dataset.from_tensor_slices((np.ones((34, 2)), labels)), 8, "train")
+    assert type(choose_loss(model, data, None)).__name__ == "BinaryCrossentropy"
+
+
+# Logits 0.3 and -0.7 for the labels 1 and 0: both right.
+def test_accuracy_of_logits_of_two_classes() -> None:
+    bias = tf.keras.initializers.Constant(0.3)
+    model = tf.keras.Sequential([K.Input((1,)), K.Dense(1, kernel_initializer="ones", bias_initializer=bias)])
+    data = (np.array([[0.0], [-1.0]]), np.array([1, 0]))
+    assert PlanEvaluator(tq.ChannelGraph(model), data)({})["accuracy"] == 1
+    assert tq.finetune(model, data, data, learning_rate=1e-7).history["accuracy"] == [1]
+    assert model.loss.from_logits
+    assert default_metrics(tf.keras.losses.BinaryCrossentropy()) == ["accuracy"]
+    assert default_metrics(tf.keras.losses.MeanSquaredError()) == []
 
 
 # 6 of 10 samples, 4 in a batch: 2 steps an epoch; half a cosine over 4: the last was taken at 0.1 (1 + cos 3/4 pi) / 2.

@@ -18,8 +18,7 @@ from tfqprune.channels import ChannelGraph
 from tfqprune.costs import CostModel
 from tfqprune.errors import PlanError
 from tfqprune.layers import LayerRecord
-from tfqprune.layers.base import weight_index
-from tfqprune.masking import CONSUMED
+from tfqprune.layers.base import CONSUMED, weight_index
 from tfqprune.rebuild import Rebuilder, values_of
 
 #: of the search for the thresholds: gates are told apart down to a millionth of their range

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras_tuner
 
-from tfqprune.errors import EvaluationError, PlanError
+from tfqprune.errors import EvaluationError, PlanError, real_number
 
 #: the objective's name where it has a size term
 SOFT = "soft_objective"
@@ -30,18 +29,13 @@ class Goal:
         soft: whether there is a size term.
 
     Raises:
-        PlanError: several objectives or none, or one of which nobody says which way it is to go.
-        ValueError: a weight that is negative or not finite.
+        PlanError: several objectives or none, or one of which nobody says which way it is to go; a weight that is
+            negative or not finite.
     """
 
     def __init__(self, objective: Any, size_weight: float = 0.0) -> None:
-        number = isinstance(size_weight, int | float) and not isinstance(size_weight, bool)
-        if not number or not math.isfinite(size_weight) or size_weight < 0:
-            raise ValueError(
-                "Expected size_weight to be a finite number of at least 0: how much of the objective a whole budget "
-                f"is worth. Received: {size_weight!r}."
-            )
-        self.size_weight = float(size_weight)
+        what = "size_weight (how much of the objective a whole budget is worth)"
+        self.size_weight = real_number(what, size_weight, PlanError, 0)
         self.soft = self.size_weight > 0
         base = _objective(objective)
         self.metric, self.larger_is_better = str(base.name), base.direction == "max"

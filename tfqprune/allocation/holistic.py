@@ -16,7 +16,7 @@ from tfqprune.allocation.landing import binding, land
 from tfqprune.allocation.scales import UnitScales
 from tfqprune.budget import Budget, format_cost
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import ModelTypeError, PlanError
+from tfqprune.errors import ModelTypeError, PlanError, real_number
 from tfqprune.fitting import Bounds, Fitter, names_of
 from tfqprune.plan import PruningPlan
 from tfqprune.scoring import score_graph
@@ -123,8 +123,7 @@ class HolisticPruning(tf.keras.Model):
         # As the model itself: mixed precision scales its loss, and each layer casts its inputs.
         policy = getattr(model, "dtype_policy", None)
         super().__init__(name=f"{getattr(model, 'name', 'model')}_holistic", dtype=policy, autocast=False)
-        if not isinstance(share, int | float) or not 0 < share <= 1:
-            raise PlanError(f"Expected a share of the training steps above 0 and at most 1. Received: {share!r}.")
+        share = real_number("share (of the training steps)", share, PlanError, above=0, high=1)
         for name, value, known in (("values", values, _VALUES), ("gate", gate, _GATES)):
             if value not in known:
                 raise PlanError(f"Expected {name} to be one of {', '.join(known)}. Received: {value!r}.")
@@ -132,7 +131,7 @@ class HolisticPruning(tf.keras.Model):
             raise PlanError("Expected values='own' beside a start. Received: values='scales', which start as they are.")
         self.graph = ChannelGraph(model)
         require_groups(self.graph, self.graph.prunable)
-        self._budget, self._share = check_counted(budget), float(share)
+        self._budget, self._share = check_counted(budget), share
         limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude)}
         flat = {group.name: np.zeros(group.size) for group in self.graph.groups}
         first = Fitter(self.graph, flat, budget, **limits)  # what cannot be met is said before anything else

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfqprune.budget import COUNTED
 from tfqprune.fitting import LEAST_PREFERENCE, Fitter
-from tfqprune.measuring import StandIn
+from tfqprune.measuring import FOLLOWS
 
 _STEPS = 30  # halvings of the scale
 
@@ -30,10 +30,9 @@ class RelaxedBudget:
         self.names = fitter.names
         self.least = np.array([fitter.levels[group.name][0] / group.size for group in fitter.groups])
         self.most = np.array([fitter.most[name] for name in self.names])
-        follows = StandIn.FOLLOWS
         limits: dict[str, float] = {}
         for name, limit in fitter.limits.limits.items():
-            key = name if name in COUNTED else follows[name]
+            key = name if name in COUNTED else FOLLOWS[name]
             value = limit if name in COUNTED else uniform[key]
             limits[key] = min(value, limits.get(key, np.inf))
         self._limits = limits

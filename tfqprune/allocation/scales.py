@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import PlanError
+from tfqprune.layers.normalization import is_batch_norm
 
 
 class UnitScales:
@@ -26,9 +27,7 @@ class UnitScales:
 
     def __init__(self, graph: ChannelGraph, layers: dict[int, tf.keras.layers.Layer], free: np.ndarray) -> None:
         norms = [
-            record
-            for record in graph.records.values()
-            if isinstance(record.layer, tf.keras.layers.BatchNormalization) and "gamma" in record.weight_axes
+            record for record in graph.records.values() if is_batch_norm(record.layer) and "gamma" in record.weight_axes
         ]
         self.variables = [layers[id(record.layer)].gamma for record in norms]
         units = [graph.unit_index(record.roles["out"]) for record in norms]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, register_criterion, together
 from tfqprune.criteria.filters import latent_kernel
+from tfqprune.layers.normalization import is_batch_norm
 from tfqprune.samples import Samples
 
 
@@ -31,7 +31,7 @@ class BatchNormScale(Criterion):
         parts: dict[int, list[np.ndarray]] = {group.index: [] for group in groups}
         sizes = {group.index: group.size for group in groups}
         for record in graph.records.values():
-            if not isinstance(record.layer, tf.keras.layers.BatchNormalization) or "gamma" not in record.weight_axes:
+            if not is_batch_norm(record.layer) or "gamma" not in record.weight_axes:
                 continue
             gamma = np.abs(latent_kernel(record, "gamma")).astype(np.float64).ravel()
             number, slot = graph.units(record.roles["out"])

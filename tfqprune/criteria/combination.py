@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Reads, Scores, checked_scores, get_criterion, register_criterion
-from tfqprune.errors import CriterionError
+from tfqprune.errors import CriterionError, real_number
 from tfqprune.samples import Samples
 
 
@@ -29,11 +29,10 @@ class RankCombination(Criterion):
     def __init__(self, weights: Mapping[Any, float]) -> None:
         if not isinstance(weights, Mapping) or not weights:
             raise CriterionError(f"Expected a mapping from criteria to weights. Received: {weights!r}.")
-        for key, weight in weights.items():
-            number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
-            if not number or not 0 < float(weight) < float("inf"):
-                raise CriterionError(f"Expected a weight above 0 for criterion {key!r}. Received: {weight!r}.")
-        self.parts = [(get_criterion(key), float(weight)) for key, weight in weights.items()]
+        self.parts = [
+            (get_criterion(key), real_number(f"the weight of criterion {key!r}", weight, CriterionError, above=0))
+            for key, weight in weights.items()
+        ]
         self.reads = _together({part.reads for part, _ in self.parts})
         self.needs_data = any(part.needs_data for part, _ in self.parts)
         self.needs_gradients = any(part.needs_gradients for part, _ in self.parts)

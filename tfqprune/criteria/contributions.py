@@ -22,6 +22,8 @@ from tfqprune.samples import Samples
 
 #: bytes that one block of an intermediate product may take
 _BLOCK = 64 * 2**20
+#: bytes that the responses kept of one layer may take, over all batches
+_RESPONSES = 64 * 2**20
 
 
 @dataclass
@@ -56,24 +58,26 @@ def read(
         graph: the channel graph of the model.
         groups: whose consumers are looked at.
         samples: the samples.
-        positions: output positions kept of each sample and layer; chosen at random, always the same.
+        positions: output positions kept of each sample and layer; chosen at random, always the same. Of wide layers
+            that are not taken apart fewer are kept, and of fewer samples, so that their responses fit into 64 MiB.
         batch_size: samples in one run.
         description: for the progress bar.
     """
     watched = consumers(graph, {group.index for group in groups})
     readings = {name: Reading(_blocks(consumer)) for name, consumer in watched.items()}
     rngs = {name: np.random.default_rng(zlib.crc32(name.encode())) for name in watched}
+    total = -(-len(samples) // batch_size)
 
     def tap(consumer: Consumer, _: tf.Tensor, prepared: tf.Tensor) -> tf.Tensor:
         reading = readings[consumer.name]
         if reading.kernel is not None:
             reading.patches.append(_patches(consumer, prepared, positions, rngs[consumer.name]))
         else:
-            reading.responses.append(_responses(consumer, prepared, positions, rngs[consumer.name]))
+            room = _RESPONSES // total
+            reading.responses.append(_responses(consumer, prepared, positions, rngs[consumer.name], room))
         return prepared
 
     forward = Forward(graph, watched, tap)
-    total = -(-len(samples) // batch_size)
     for inputs, _ in track(samples.batches(batch_size), description, total):
         forward(inputs)
     return [(watched[name], reading) for name, reading in readings.items()]
@@ -130,20 +134,35 @@ def _choose(count: int, positions: int, rng: np.random.Generator) -> np.ndarray:
     return np.arange(count) if count <= positions else np.sort(rng.choice(count, positions, replace=False))
 
 
-def _responses(consumer: Consumer, prepared: tf.Tensor, positions: int, rng: np.random.Generator) -> np.ndarray:
+def _responses(
+    consumer: Consumer, prepared: tf.Tensor, positions: int, rng: np.random.Generator, most: int
+) -> np.ndarray:
     """The response to each channel alone, for layers of any kind: one run of the layer for each channel.
 
     The layer must be linear in its input up to a constant and its activation, which is left out.
+
+    Args:
+        consumer: the layer.
+        prepared: a batch of what it multiplies.
+        positions: output positions looked at in each sample.
+        rng: chooses them.
+        most: bytes that the result may take; where that is too little, there are fewer samples and positions in it.
+
+    Returns:
+        Float32 array ``[rows, channels, outputs]``; one row at least.
     """
     axis = consumer.axis
     last = axis == prepared.shape.rank - 1
     count = int(prepared.shape[axis])
     shape = [1] * prepared.shape.rank
     shape[axis] = count
-    base = consumer.respond(tf.zeros_like(prepared))
-    outputs = base.shape[-1 if last else axis]
-    cells = int(np.prod(base.shape[1:])) // int(outputs)
-    chosen = _choose(cells, positions, rng)
+    base = consumer.respond(tf.zeros_like(prepared[:1]))
+    outputs = int(base.shape[-1 if last else axis])
+    cells = int(np.prod(base.shape[1:])) // outputs
+    rows = max(most // (4 * count * outputs), 1)
+    if rows < len(prepared):
+        prepared = tf.gather(prepared, _choose(len(prepared), rows, rng))
+    chosen = _choose(cells, min(positions, rows // len(prepared)), rng)
     columns = []
     for channel in range(count):
         only = tf.reshape(tf.one_hot(channel, count, dtype=prepared.dtype), shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,11 +12,8 @@ from tfqprune import precision
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, register_criterion, together
 from tfqprune.criteria.filters import Filters, deployed_kernel, members
-from tfqprune.errors import CriterionError
+from tfqprune.errors import CriterionError, whole_number
 from tfqprune.samples import Samples
-
-# The last callback that watched a model, so that the criterion can be asked for by its name alone.
-_WATCHED: weakref.WeakKeyDictionary[tf.keras.Model, FlipFrequencyCallback] = weakref.WeakKeyDictionary()
 
 
 class FlipFrequencyCallback(tf.keras.callbacks.Callback):
@@ -37,9 +33,7 @@ class FlipFrequencyCallback(tf.keras.callbacks.Callback):
 
     def __init__(self, every: int = 1) -> None:
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise CriterionError(f"Expected every to be a whole number of batches, at least 1. Received: {every!r}.")
-        self.every = every
+        self.every = whole_number("every", every, CriterionError)
         self.flips: dict[tuple[str, str], np.ndarray] = {}
         self.looks = 0
         self.batches = 0
@@ -58,7 +52,9 @@ class FlipFrequencyCallback(tf.keras.callbacks.Callback):
         for key, value in self._last.items():  # a second fit goes on counting
             if key not in self.flips or self.flips[key].shape != value.shape:
                 self.flips[key] = np.zeros(value.shape, np.int64)
-        _WATCHED[self.model] = self
+        # The criterion can be asked for by its name alone. A table of models would never let go of one: the callback
+        # holds its model, too.
+        self.model._flip_frequency_callback = self
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._earlier = self.batches
@@ -100,7 +96,7 @@ class FlipFrequency(Criterion):
         self.callback = callback
 
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:
-        callback = self.callback or _WATCHED.get(graph.model)
+        callback = self.callback or getattr(graph.model, "_flip_frequency_callback", None)
         if callback is None or not callback.looks:
             received = "a model without one"
             if callback is not None:

@@ -22,12 +22,10 @@ from tfqprune.channels import ChannelGraph
 from tfqprune.criteria.filters import deployed_kernel, passes_on
 from tfqprune.errors import DataError
 from tfqprune.layers import LayerRecord
+from tfqprune.layers.base import CONSUMED
 from tfqprune.layers.convolution import ConvHandler, DenseHandler
 from tfqprune.layers.running import inference, substitute
 from tfqprune.models import feed, is_graph_model, nodes
-
-#: roles by which a kernel reads channels
-READ = ("in", "slot", "middle")
 
 
 class Consumer:
@@ -131,7 +129,7 @@ def consumers(graph: ChannelGraph, groups: set[int] | None = None) -> dict[str, 
     found = {}
     for name, record in graph.records.items():
         axes = [role for weight in record.reuse for role in record.weight_axes[weight]]
-        if "in" not in record.roles or not any(role in READ for role in axes):
+        if "in" not in record.roles or not any(role in CONSUMED for role in axes):
             continue
         if passes_on(record, "in"):
             continue

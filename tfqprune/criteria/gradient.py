@@ -32,7 +32,7 @@ class GateCriterion(Criterion):
         batch_size: samples in one run of the model.
 
     Raises:
-        CriterionError: a batch size below 1.
+        CriterionError: a batch size below 1; when scoring, a layer whose batch is not that of the samples.
     """
 
     needs_data = True
@@ -52,7 +52,7 @@ class GateCriterion(Criterion):
         parts: dict[str, list[np.ndarray]] = {group.name: [] for group in groups}
         total = -(-len(samples) // self.batch_size)
         for inputs, labels in track(samples.batches(self.batch_size), "gradients of the gates", total):
-            for name, values in self._derivatives(graph, groups, watched, inputs, labels).items():
+            for name, values in self._derivatives(graph, groups, watched, inputs, labels, samples.labels).items():
                 parts[name].append(values)
         return {
             group.name: self.reduce(np.concatenate(parts[group.name])) if group.index in read else None
@@ -66,6 +66,7 @@ class GateCriterion(Criterion):
         watched: dict[str, Consumer],
         inputs: list[tf.Tensor],
         labels: list[tf.Tensor] | None,
+        known: list[np.ndarray] | None,
     ) -> dict[str, np.ndarray]:
         """Derivative of each sample's loss with respect to each unit's gate, by group ``[samples, units]``."""
         seen: list[tuple[Consumer, tf.Tensor]] = []
@@ -78,13 +79,19 @@ class GateCriterion(Criterion):
                 return gated
 
             outputs = Forward(graph, watched, tap)(inputs)
-            losses = sample_losses(graph.model, outputs, labels, self.loss)
+            losses = sample_losses(graph.model, outputs, labels, self.loss, known)
         gradients = tape.gradient(losses, [prepared for _, prepared in seen])
         result = {group.name: np.zeros((len(inputs[0]), group.size)) for group in groups}
         for (consumer, prepared), gradient in zip(seen, gradients, strict=True):
             if gradient is None:  # a side branch that no output depends on
                 continue
             axes = consumer.spatial_axes(prepared.shape.rank)
+            if len(prepared) != len(inputs[0]):
+                raise CriterionError(
+                    f"Expected layers that work sample by sample. Received: {consumer.name!r}, which reads "
+                    f"{len(prepared)} entries of a batch of {len(inputs[0])} samples. Choose a criterion that needs no "
+                    "gradients."
+                )
             by_channel = tf.cast(tf.reduce_sum(prepared * gradient, axis=axes), tf.float32).numpy()
             number, slot = consumer.units
             for group in groups:

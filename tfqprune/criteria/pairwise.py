@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.layers import LayerRecord
+from tfqprune.layers.normalization import is_batch_norm
 
 #: products of integers stay exact in float32 up to this sum
 _EXACT = 2**24
@@ -56,4 +57,4 @@ def batch_norm_follows(graph: ChannelGraph, record: LayerRecord) -> bool:
         call.layer for call in graph.calls.values() if any(id(tensor) in made for tensor in call.node.keras_inputs)
     ]
     ends = any(id(tensor) in made for tensor in graph.model.outputs)
-    return bool(readers) and not ends and all(isinstance(x, tf.keras.layers.BatchNormalization) for x in readers)
+    return bool(readers) and not ends and all(is_batch_norm(layer) for layer in readers)

@@ -10,7 +10,7 @@ import numpy as np
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, ranks, register_criterion
 from tfqprune.criteria.contributions import covariance, inverse, read
-from tfqprune.errors import CriterionError, whole_number
+from tfqprune.errors import CriterionError, real_number, whole_number
 from tfqprune.progress import track
 from tfqprune.samples import Samples
 
@@ -43,11 +43,9 @@ class Reconstruction(Criterion):
     source: ClassVar[str] = "ours; in the family of ThiNet, arXiv 1707.06342"
 
     def __init__(self, positions: int = 16, batch_size: int = 32, rescaled: float = 0.0) -> None:
-        if not 0 <= rescaled <= 1:
-            raise CriterionError(f"Expected rescaled to be a share from 0 to 1. Received: {rescaled!r}.")
         self.positions = whole_number("positions", positions, CriterionError)
         self.batch_size = whole_number("batch_size", batch_size, CriterionError)
-        self.rescaled = float(rescaled)
+        self.rescaled = real_number("rescaled", rescaled, CriterionError, 0, 1)
 
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:
         assert samples is not None

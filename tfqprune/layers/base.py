@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from inspect import getattr_static
+from inspect import getattr_static, isfunction
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from tfqprune.layers.space import Channels, ChannelSpace
 
 Axes = tuple[str | None, ...]
 Kept = Callable[[str], np.ndarray]  # role -> positions that stay, ascending
+#: roles by which a kernel reads channels, as opposed to producing or scaling them
+CONSUMED = frozenset({"in", "slot", "middle"})
 
 
 @dataclass
@@ -192,6 +194,9 @@ class LayerHandler:
 
     def clone(self, layer: tf.keras.layers.Layer, config: dict[str, Any]) -> tf.keras.layers.Layer:
         """A new layer of the same type from a (resized) config."""
+        activation = getattr(layer, "activation", None)
+        if isinstance(config.get("activation"), dict) and isfunction(activation):
+            config = {**config, "activation": activation}  # one of the user's own, which has no name to find it by
         return type(layer).from_config(config)
 
 
@@ -253,7 +258,7 @@ def weight_index(layer: tf.keras.layers.Layer) -> dict[str | int, int]:
 
 def bits_of(layer: tf.keras.layers.Layer, weight: str | int) -> int:
     """Bits of one deployed weight, by attribute name or position."""
-    if isinstance(weight, str) and hasattr(layer, weight):
+    if isinstance(weight, str) and precision.weight_quantizer(layer, weight) is not None:
         return precision.weight_bits(layer, weight)
     return int(tf.as_dtype(layer.weights[weight_index(layer)[weight]].dtype).size) * 8
 

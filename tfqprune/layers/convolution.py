@@ -63,7 +63,8 @@ class ConvHandler(KernelHandler):
         layer = call.layer
         spatial = (None,) * len(layer.kernel_size)
         reuse = pixels(call.output_shapes[0], self.axis(call))
-        if layer.groups > 1 and layer.groups == len(ids):
+        # Blocks that were cut down to one input each, and are to be known as what they were (GradualPruning), say so.
+        if layer.groups > 1 and layer.groups == len(ids) and not getattr(layer, "_tied_blocks", False):
             kept = call.role("in", ids)
             if "out" not in call.record.roles:
                 call.role("out", np.repeat(kept, layer.filters // layer.groups))

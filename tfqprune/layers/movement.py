@@ -86,6 +86,8 @@ def _read(digits: Sequence[np.ndarray], limit: int, last: bool) -> Movement | No
         kind = tf.as_dtype(output.dtype)  # it knows bfloat16, which NumPy does not
         if output.ndim < 2 or not (kind.is_floating or kind.is_integer) or not output.size:
             return None
+        if (output[1:] != output[:1]).any():
+            return None  # channels were moved to the batch
         grid = output[0].astype(np.float64)
         whole = np.rint(grid)
         if not np.array_equal(whole, grid) or whole.min() < 0 or whole.max() >= _BASE:

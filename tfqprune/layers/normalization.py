@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.layers.activation import PassThrough
-from tfqprune.layers.base import Kept, LayerCall, LayerRecord, register_handler
+from tfqprune.layers.base import Kept, LayerCall, LayerRecord, handler_for, register_handler
 from tfqprune.layers.space import Channels
 
 K = tf.keras.layers
@@ -39,7 +39,7 @@ class ScaleHandler(PassThrough):
 class BatchNormHandler(ScaleHandler):
     """Statistics of each position of ``axis`` on its own."""
 
-    weights = ("gamma", "beta", "moving_mean", "moving_variance")
+    weights: tuple[str, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
 
     def flow(self, call: LayerCall) -> list[Channels]:
         axes = _axes(call.layer, len(call.input_shapes[0]))
@@ -49,6 +49,11 @@ class BatchNormHandler(ScaleHandler):
             return call.opaque(f"feeds {call.title}, which takes its statistics over the channels")
         self.declare(call, axes)
         return super().flow(call)
+
+
+def is_batch_norm(layer: tf.keras.layers.Layer) -> bool:
+    """Whether a layer is known to compute what a batch norm does; a user's subclass may do more in its ``call``."""
+    return isinstance(handler_for(layer), BatchNormHandler)
 
 
 @register_handler(K.LayerNormalization)

@@ -62,6 +62,12 @@ def _is_keras_tensor(value: Any) -> bool:
     return tf.keras.backend.is_keras_tensor(value) if tf.is_tensor(value) else False
 
 
+def _holds_numbers(value: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether a list, nested or not, holds numbers and nothing else."""
+    entries = tf.nest.flatten(value)
+    return bool(entries) and all(isinstance(entry, int | float | np.number) for entry in entries)
+
+
 @operator(
     "__operators__.add", "__operators__.sub", "__operators__.mul", "__operators__.truediv", "__operators__.pow",
     "math.add", "math.subtract", "math.multiply", "math.divide", "math.truediv", "math.divide_no_nan",
@@ -82,7 +88,10 @@ class ElementwiseOperator(LayerHandler):
         for key, constant in self._constants(call.node.call_args, call.node.call_kwargs):
             axis = channels.axis - rank + constant.ndim
             if axis >= 0 and constant.shape[axis] > 1:
-                cut = tf.constant(np.take(constant, positions, axis=axis))
+                cut = np.take(constant, positions, axis=axis)
+                own_value = args[key] if isinstance(key, int) else kwargs[key]
+                # Numbers without a type of their own take that of the tensor that they meet.
+                cut = tf.constant(cut) if tf.is_tensor(own_value) else cut.tolist()
                 if isinstance(key, int):
                     args = (*args[:key], cut, *args[key + 1 :])
                 else:
@@ -95,7 +104,9 @@ class ElementwiseOperator(LayerHandler):
         return [
             (key, np.asarray(value))
             for key, value in entries
-            if isinstance(value, np.ndarray) or (tf.is_tensor(value) and not _is_keras_tensor(value))
+            if isinstance(value, np.ndarray)
+            or (tf.is_tensor(value) and not _is_keras_tensor(value))
+            or (isinstance(value, list | tuple) and _holds_numbers(value))
         ]
 
 

@@ -37,7 +37,11 @@ def move(call: LayerCall) -> list[Channels]:
     inputs = [call.inputs[index] for index in moving]
     ids = np.concatenate([channels.ids for channels in inputs])
     outputs = []
-    for movement in trace(function, [call.input_shapes[index] for index in moving], inputs):
+    try:
+        movements = trace(function, [call.input_shapes[index] for index in moving], inputs)
+    except Exception as error:  # sizes that fit no single sample, or are known only when the model runs
+        return call.opaque(f"feeds {call.title}, which cannot be run on a single sample ({type(error).__name__})")
+    for movement in movements:
         if movement is None or (movement.labels < 0).any():
             return call.opaque(f"feeds {call.title}, which does not keep its channels apart")
         for first, second in movement.ties:
@@ -60,13 +64,14 @@ class ReshapeHandler(LayerHandler):
 
     def flow(self, call: LayerCall) -> list[Channels]:
         outputs = move(call)
-        if outputs[0].axis is not None:
+        # A size that is left open follows a cut by itself, and a shared layer's calls may differ in it.
+        if outputs[0].axis is not None and call.layer.target_shape[outputs[0].axis - 1] != -1:
             call.role("out", outputs[0].ids)
             call.record.facts["axis"] = outputs[0].axis - 1
         return outputs
 
     def resize(self, record: LayerRecord, config: dict[str, Any], kept: Kept) -> dict[str, Any]:
         shape = list(config["target_shape"])
-        if "axis" in record.facts and shape[record.facts["axis"]] != -1:
+        if "axis" in record.facts:
             shape[record.facts["axis"]] = len(kept("out"))
         return {**config, "target_shape": tuple(shape)}

@@ -40,18 +40,18 @@ class ChannelSpace:
     ties: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     frozen: list[tuple[np.ndarray, str]] = field(default_factory=list)
     partitions: list[list[np.ndarray]] = field(default_factory=list)
-    rigid: set[int] = field(default_factory=set)  # first ids of blocks that were frozen when minted
+    rigid: set[int] = field(default_factory=set)  # ids that were frozen when minted
 
     def mint_frozen(self, count: int, source: str, reason: str) -> np.ndarray:
         """New ids that can never be removed: a model's input, an opaque layer's output."""
         ids = self.mint(count, source)
         self.freeze(ids, reason)
-        self.rigid.add(int(ids[0]))
+        self.rigid.update(ids.tolist())
         return ids
 
     def is_rigid(self, ids: np.ndarray) -> bool:
         """Whether these are the ids of a tensor that is never cut along any axis."""
-        return len(ids) > 0 and int(ids[0]) in self.rigid
+        return len(ids) > 0 and int(ids[0]) in self.rigid and self.rigid.issuperset(ids.tolist())
 
     def mint(self, count: int, source: str) -> np.ndarray:
         """New ids for ``count`` channels that ``source`` (a layer's name) brings into being."""

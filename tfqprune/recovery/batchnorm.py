@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.errors import ActivationError, DataError, ModelTypeError
+from tfqprune.errors import ActivationError, DataError, ModelTypeError, whole_number
+from tfqprune.layers.normalization import is_batch_norm
 from tfqprune.models import check_model, is_keras_model
 from tfqprune.progress import track
 from tfqprune.samples import take_samples
@@ -42,7 +44,8 @@ def reestimate_batch_norms(
     Each batch passes the model with the batch norms on the batch's own statistics and every other layer in inference
     mode (no dropout). A norm's new mean and variance are those of all rows it saw, over all batches: the exact mean and
     population variance, not a moving average. No other weight changes, and nothing changes if an error occurs. Frozen
-    batch norms (``trainable=False``) are re-estimated, too.
+    batch norms (``trainable=False``) are re-estimated, too; a subclass that computes something of its own keeps its
+    statistics, with a warning.
 
     Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, call this PreciseBN.
 
@@ -67,10 +70,10 @@ def reestimate_batch_norms(
             "Pass its attribute `model`."
         )
     check_model(model)
-    for name, value in (("batches", batches), ("batch_size", batch_size)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise DataError(f"Expected {name} to be a whole number of at least 1. Received: {value!r}.")
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    batches = None if batches is None else whole_number("batches", batches, DataError)
+    batch_size = whole_number("batch_size", batch_size, DataError)
+    layers = [layer for layer in model._flatten_layers() if is_batch_norm(layer)]
+    _warn_of_unknown(model)
     count = 2**31 if batches is None else batches * batch_size
     if (
         batches is None
@@ -99,6 +102,22 @@ def reestimate_batch_norms(
         [(variable, np.asarray(value, np.float32).reshape(variable.shape)) for variable, value in pairs]
     )
     return model
+
+
+def _warn_of_unknown(model: tf.keras.Model) -> None:
+    """Names the layers that have statistics, but cannot be re-estimated: what they compute is not known."""
+    unknown = [
+        f"{layer.name!r} ({type(layer).__name__})"
+        for layer in model._flatten_layers()
+        if hasattr(layer, "moving_variance") and not is_batch_norm(layer)
+    ]
+    if unknown:
+        warnings.warn(
+            "Expected batch norms that compute what BatchNormalization does, to re-estimate them. Received: "
+            f"{', '.join(unknown)}, which may do more and keep their statistics. Put what they do besides into a layer "
+            "of its own, or fine-tune the model.",
+            stacklevel=3,
+        )
 
 
 def check_statistics(name: str, mean: np.ndarray, variance: np.ndarray) -> None:

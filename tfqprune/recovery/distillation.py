@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tf_keras.src.engine.base_layer import AddLoss
 
-from tfqprune.errors import DataError, ModelTypeError
+from tfqprune.errors import DataError, ModelTypeError, real_number
 from tfqprune.losses import is_probabilities, loss_name, within_one
 from tfqprune.models import check_model
 from tfqprune.recovery.training import choose_loss, fit_anew, prepare
@@ -85,9 +85,9 @@ def distill(
             f"Expected outputs of the same shape. Received: student {student.output_shape}, teacher "
             f"{teacher.output_shape}."
         )
-    _check_number("temperature", temperature, 1e-6, 1e6)
-    _check_number("alpha", alpha, 0.0, 1.0)
-    _check_number("feature_weight", feature_weight, 0.0, 1e9)
+    temperature = real_number("temperature", temperature, DataError, 1e-6, 1e6)
+    alpha = real_number("alpha", alpha, DataError, 0, 1)
+    feature_weight = real_number("feature_weight", feature_weight, DataError, 0, 1e9)
     pairs = [(entry, entry) if isinstance(entry, str) else tuple(entry) for entry in features]
     data = prepare(student, train, batch_size, "train")
     held_out = None if validation is None else prepare(student, validation, batch_size, "validation", shuffle=False)
@@ -149,7 +149,7 @@ class Distiller(tf.keras.Model):
     ) -> None:
         super().__init__()
         self.own, self.taught = own, taught
-        self.temperature, self.alpha, self.feature_weight = float(temperature), float(alpha), float(feature_weight)
+        self.temperature, self.alpha, self.feature_weight = temperature, alpha, feature_weight
         self.answers, self.probabilities = answers, probabilities
         self.parts = {name: tf.keras.metrics.Mean(name) for name in ("total", "distillation")}
 
@@ -273,8 +273,3 @@ def _with_own_losses(model: tf.keras.Model, student: tf.keras.Model) -> tf.keras
             model.add_loss(layer.input)
     model.add_loss(list(student._callable_losses))
     return model
-
-
-def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise DataError(f"Expected {name} to be a number from {low:g} to {high:g}. Received: {value!r}.")

@@ -14,7 +14,7 @@ from tfqprune.errors import DataError, whole_number
 from tfqprune.losses import compiled_arguments, infer_loss, loss_name
 from tfqprune.models import check_model
 from tfqprune.precision import broken_values
-from tfqprune.samples import Samples, batched, take_samples
+from tfqprune.samples import Samples, batched, sample_weights, take_samples
 
 
 def finetune(
@@ -40,15 +40,16 @@ def finetune(
 
     Args:
         model: a functional or sequential tf_keras model; it is compiled anew.
-        train: a pair (x, y), an object with ``x`` and ``y`` (``tfqprune.data.Split``), or a tf.data.Dataset of such
-            pairs, batched or not.
+        train: a pair (x, y) or a triple (x, y, sample weights), an object with ``x`` and ``y``
+            (``tfqprune.data.Split``), or a tf.data.Dataset of such pairs or triples, batched or not.
         validation: the same, or None.
         epochs: passes over the data, at least 1.
         learning_rate: of the first step.
         batch_size: for arrays, and for data sets that are not batched.
         optimizer: a Keras optimiser's name, class, or an instance, of which a fresh copy is made with the schedule as
             its learning rate.
-        loss: a Keras loss; by default the model's compiled one, else cross-entropy or squared error, by the labels.
+        loss: a Keras loss; by default the model's compiled one, else cross-entropy or squared error, by the labels: all
+            of them where they are arrays, those of the first 32 samples of a data set.
         metrics: Keras metrics; by default accuracy where the loss is a cross-entropy.
         callbacks: Keras callbacks.
         verbose: as for ``fit``.
@@ -150,9 +151,10 @@ class TrainingData:
     """Batches to train on.
 
     Attributes:
-        dataset: of (inputs, labels), batched.
+        dataset: of (inputs, labels) or (inputs, labels, sample weights), batched.
         steps: batches in one epoch.
         example: a few samples.
+        labels: all labels, one array an output; None where they come from a data set.
         loss: the compiled loss of the model that they are for, or None.
         loss_weights: the compiled weights of that loss for each output, or None.
     """
@@ -160,6 +162,7 @@ class TrainingData:
     dataset: tf.data.Dataset
     steps: int
     example: Samples
+    labels: list[np.ndarray] | None = None
     loss: Any = None
     loss_weights: Any = None
 
@@ -181,17 +184,21 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
         if steps == tf.data.UNKNOWN_CARDINALITY:
             steps = int(data.reduce(np.int64(0), lambda count, *_: count + 1))
             data = data.repeat().take(steps)  # of known length, even where another pass would be shorter
-        return TrainingData(data, steps, example, *compiled)
+        return TrainingData(data, steps, example, None, *compiled)
     samples = _with_labels(take_samples(model, data, 2**31), what)
     assert samples.labels is not None
     inputs = tf.nest.pack_sequence_as(_without_lists(model._nested_inputs), samples.inputs)
     labels = tf.nest.pack_sequence_as(_without_lists(model._nested_outputs), samples.labels)
-    dataset = tf.data.Dataset.from_tensor_slices((inputs, labels))
+    weights: Any = sample_weights(model, data, len(samples))
+    if isinstance(weights, list):
+        weights = tf.nest.pack_sequence_as(_without_lists(model._nested_outputs), weights)
+    entries = (inputs, labels) if weights is None else (inputs, labels, weights)
+    dataset = tf.data.Dataset.from_tensor_slices(entries)
     if shuffle:
         dataset = dataset.shuffle(len(samples), seed=0)
     dataset = untuned(dataset.batch(batch_size))
     example = Samples([array[:32] for array in samples.inputs], [array[:32] for array in samples.labels])
-    return TrainingData(dataset, -(-len(samples) // batch_size), example, *compiled)
+    return TrainingData(dataset, -(-len(samples) // batch_size), example, samples.labels, *compiled)
 
 
 def _without_lists(structure: Any) -> Any:
@@ -208,7 +215,13 @@ def _with_labels(samples: Samples, what: str) -> Samples:
 
 
 def choose_loss(model: tf.keras.Model, data: TrainingData, loss: Any) -> Any:
-    """The loss given, else the compiled one, else the one that goes with labels and outputs."""
+    """The loss given, else the compiled one, else the one that goes with labels and outputs.
+
+    Of arrays all labels are looked at; of a data set those of its first 32 samples.
+
+    Raises:
+        DataError: several outputs, or labels that do not go with the output.
+    """
     if loss is not None:
         return loss
     if data.loss is not None:
@@ -219,7 +232,8 @@ def choose_loss(model: tf.keras.Model, data: TrainingData, loss: Any) -> Any:
     inputs = tf.nest.pack_sequence_as(model._nested_inputs, [tf.constant(array) for array in data.example.inputs])
     output = tf.cast(tf.nest.flatten(model(inputs, training=False))[0], tf.float32)
     try:
-        return infer_loss(tf.constant(data.example.labels[0]), output)
+        known = None if data.labels is None else data.labels[0]
+        return infer_loss(tf.constant(data.example.labels[0]), output, known)
     except ValueError as error:
         raise DataError(
             f"No loss follows from labels of shape {data.example.labels[0].shape} and outputs of shape "
@@ -229,6 +243,9 @@ def choose_loss(model: tf.keras.Model, data: TrainingData, loss: Any) -> Any:
 
 def default_metrics(loss: Any) -> list[Any]:
     """Accuracy where the loss is a cross-entropy, else nothing."""
+    binary = tf.keras.losses.BinaryCrossentropy, tf.keras.losses.BinaryFocalCrossentropy
+    if isinstance(loss, binary) and loss.from_logits:
+        return [tf.keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)]  # Keras would ask for logits above 0.5
     return ["accuracy"] if "crossentropy" in loss_name(loss) else []
 
 

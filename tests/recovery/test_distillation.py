@@ -1,0 +1,26 @@
+"""Arguments of the distillation; what it computes is in test_training.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+import tfqprune as tq
+
+K = tf.keras.layers
+
+
+def dense(kernel: float) -> tf.keras.Model:
+    """Dense 1 on 1 input."""
+    inputs = K.Input((1,))
+    layer = K.Dense(1, kernel_initializer=tf.keras.initializers.Constant(kernel), use_bias=False)
+    return tf.keras.Model(inputs, layer(inputs))
+
+
+# One unit of value 3 x beside the teacher's 1 x, at x = 1: (3 - 1)^2 = 4; the task, against 0, is worth 9.
+# 0.25 * 4 + 0.75 * 9 = 7.75
+def test_numbers_of_numpy() -> None:
+    numbers = {"temperature": np.float32(2), "alpha": np.float32(0.25), "feature_weight": np.int64(1)}
+    data = np.ones((4, 1)), np.zeros((4, 1))
+    history = tq.distill(dense(3), dense(1), data, loss="mse", **numbers).history
+    np.testing.assert_allclose([history["distillation"], history["total"]], [[4], [7.75]], rtol=1e-6)
