@@ -20,6 +20,9 @@ from typing import Any
 
 import numpy as np
 
+# What a size that the file leaves open is taken as where no data says it (see samples.py).
+_OPEN_SIZE = 8
+
 
 class LiteRt:
     """The LiteRT interpreter, with or without the XNNPACK delegate."""
@@ -33,19 +36,32 @@ class LiteRt:
         self.outputs = self.interpreter.get_output_details()
         self.dynamic = all(list(d["shape_signature"][:1]) == [-1] for d in self.inputs)
         self.batch = int(self.inputs[0]["shape"][0]) if len(self.inputs[0]["shape"]) else 1
+        self.sizes = [[int(n) for n in detail["shape"]] for detail in self.inputs]
         self.allocated = False
 
-    def resize(self, batch: int) -> None:
-        if batch != self.batch:
-            for detail in self.inputs:
-                self.interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
-            self.batch, self.allocated = batch, False
+    def wanted(self, batch: int, arrays: list[np.ndarray] | None) -> list[list[int]]:
+        """The inputs' shapes: the file's, but for the batch and the sizes that it leaves open."""
+        shapes = []
+        for i, detail in enumerate(self.inputs):
+            shape, open_ = [int(n) for n in detail["shape"]], [int(n) for n in detail["shape_signature"]]
+            given = list(arrays[i].shape) if arrays is not None else [_OPEN_SIZE] * len(shape)
+            free = [n < 0 for n in open_] if len(open_) == len(shape) == len(given) else [False] * len(shape)
+            shapes.append([batch, *[g if f else n for n, g, f in zip(shape, given, free)][1:]] if shape else shape)
+        return shapes
+
+    def resize(self, batch: int, arrays: list[np.ndarray] | None = None) -> None:
+        shapes = self.wanted(batch, arrays)
+        for detail, old, new in zip(self.inputs, self.sizes, shapes, strict=True):
+            if new != old:
+                self.interpreter.resize_tensor_input(detail["index"], new)
+                self.allocated = False
+        self.batch, self.sizes = batch, shapes
         if not self.allocated:
             self.interpreter.allocate_tensors()
             self.allocated = True
 
     def load(self, arrays: list[np.ndarray]) -> None:
-        self.resize(self.batch)
+        self.resize(self.batch, arrays)
         for detail, array in zip(self.inputs, arrays, strict=True):
             self.interpreter.set_tensor(detail["index"], quantized(array, detail["dtype"], detail["quantization"]))
 
@@ -81,7 +97,7 @@ class Lce:
         self.arrays: list[np.ndarray] = []
         self.answer: list[np.ndarray] = []
 
-    def resize(self, batch: int) -> None:
+    def resize(self, batch: int, arrays: list[np.ndarray] | None = None) -> None:
         pass
 
     def load(self, arrays: list[np.ndarray]) -> None:
@@ -117,7 +133,7 @@ def predict(request: dict[str, Any]) -> dict[str, Any]:
     session = open_session(request)
     samples = len(arrays[0])
     if session.dynamic:
-        session.resize(min(samples, int(request["chunk"])))
+        session.resize(min(samples, int(request["chunk"])), arrays)
     step, chunks = session.batch, []
     for start in range(0, samples, step):
         part = [a[start : start + step] for a in arrays]
@@ -161,14 +177,17 @@ def benchmark(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def zeros_like_inputs(session: Any) -> list[tuple[np.ndarray, Any]]:
-    """Fixed pseudo-random inputs of the model's shapes: zeros would let some kernels skip work."""
+    """Fixed pseudo-random inputs of the model's shapes: zeros would let some kernels skip work.
+
+    Whole numbers are 0 and 1, which are in every table that an operator may look them up in.
+    """
     rng = np.random.default_rng(0)
     if isinstance(session, LiteRt):
-        wanted = [([int(n) for n in d["shape"]], d["dtype"]) for d in session.inputs]
+        wanted = [(s, d["dtype"]) for s, d in zip(session.wanted(session.batch, None), session.inputs, strict=True)]
     else:
         wanted = list(zip(session.interpreter.input_shapes, session.interpreter.input_types, strict=True))
     return [
-        (rng.normal(size=shape) if np.dtype(dtype).kind == "f" else rng.integers(0, 100, size=shape), dtype)
+        (rng.normal(size=shape) if np.dtype(dtype).kind == "f" else rng.integers(0, 2, size=shape), dtype)
         for shape, dtype in wanted
     ]
 

@@ -20,7 +20,8 @@ def arena_bytes(path: str | os.PathLike[str], *, timeout: float = 120.0) -> int 
     arXiv 2001.03288, as TensorFlow Lite and tflite-micro use it.
 
     Returns:
-        Bytes for the file's own batch size, or None where shapes are in neither the file nor the runtime.
+        Bytes for the file's own batch size (other sizes that it leaves open are taken as 8), or None where shapes are
+        in neither the file nor the runtime.
 
     Raises:
         ExportError: the file is damaged or does not run.
@@ -29,7 +30,7 @@ def arena_bytes(path: str | os.PathLike[str], *, timeout: float = 120.0) -> int 
     graph = Graph(model)
     shapes: list[tuple[int, ...]] = [graph.shape(i) for i in range(len(graph.tensors))]
     lifetimes = _lifetimes(graph)
-    if any(graph.tensors[i].shape is None for i in lifetimes):
+    if any(graph.tensors[i].shape is None for i in lifetimes) or _leaves_sizes_open(graph):
         if runtime_of(model) != "litert":
             return None
         answer = ask(
@@ -44,6 +45,12 @@ def arena_bytes(path: str | os.PathLike[str], *, timeout: float = 120.0) -> int 
         i: math.ceil(math.prod(shapes[i]) * TYPE_BITS.get(graph.tensors[i].type, 32) / 8) for i in lifetimes
     }  # fmt: skip
     return plan([(sizes[i], first, last) for i, (first, last) in lifetimes.items()])
+
+
+def _leaves_sizes_open(graph: Graph) -> bool:
+    """Whether an input has an open size behind the batch."""
+    signatures = [graph.tensors[int(i)].shapeSignature for i in graph.subgraph.inputs]
+    return any(s is not None and any(int(n) < 0 for n in s[1:]) for s in signatures)
 
 
 def _lifetimes(graph: Graph) -> dict[int, tuple[int, int]]:

@@ -77,7 +77,7 @@ def benchmark(
     """Measures a .tflite file on this machine, or on an attached phone.
 
     Args:
-        path: the file.
+        path: the file; sizes of its inputs that it leaves open are taken as 8, the batch as 1.
         runs: invocations to time, at least; more until ``seconds`` have passed, fewer after ``max_seconds``.
         threads: threads of the runtime.
         runtime: ``litert``, ``lce`` or None for the one that the file needs.

@@ -132,9 +132,11 @@ def parts_of(graph: Graph) -> dict[int, Part]:
     parts: dict[int, Part] = {}
     for operator in graph.operators:
         kind, outputs = graph.kind(operator), [int(i) for i in operator.outputs]
-        if kind not in ("CAST", "UNPACK", "SPLIT_V") or not len(operator.inputs):
+        if kind not in ("CAST", "UNPACK", "SPLIT_V") or not len(operator.inputs) or not outputs:
             continue
         bundle = int(operator.inputs[0])
+        if bundle < 0:
+            continue
         if kind == "CAST":
             if graph.is_constant(bundle) and graph.tensors[bundle].type in (TensorType.UINT8, TensorType.UINT16):
                 parts[outputs[0]] = Part(bundle, graph.constant(bundle).astype(np.int32))
@@ -146,8 +148,10 @@ def parts_of(graph: Graph) -> dict[int, Part]:
         else:
             continue
         sizes = [1] * len(outputs)
-        if kind == "SPLIT_V" and len(operator.inputs) == 3 and graph.is_constant(int(operator.inputs[1])):
-            sizes = [int(size) for size in graph.raw(int(operator.inputs[1])).view(np.int32)]
+        if kind == "SPLIT_V" and len(operator.inputs) == 3 and (given := int(operator.inputs[1])) >= 0:
+            if graph.tensors[given].type != TensorType.INT32 or not graph.is_constant(given):
+                continue
+            sizes = [int(size) for size in graph.constant(given).reshape(-1)]
         if len(sizes) != len(outputs) or min(sizes) < 1 or not values.ndim or sum(sizes) != len(values):
             continue
         ends = np.cumsum(sizes)

@@ -58,31 +58,43 @@ def leaf_layers(model: Any) -> list[Any]:
     return [layer for layer in model._flatten_layers(recursive=True, include_self=False) if not _is_container(layer)]
 
 
+def own_nodes(model: Any) -> set[int]:
+    """Ids of the places where layers are called in a model and the models in it; layers may be part of others too."""
+    networks = [model, *model._flatten_layers(recursive=True, include_self=False)]
+    return {
+        id(node)
+        for network in networks
+        for nodes in getattr(network, "_nodes_by_depth", {}).values()
+        for node in nodes
+    }  # fmt: skip
+
+
 def _is_container(layer: Any) -> bool:
     return bool(getattr(layer, "layers", None))
 
 
 def coded_kernels(model: Any) -> list[CodedKernel]:
-    """Every quantised kernel of a Keras model as integers in the layout of a .tflite file.
+    """The quantised kernels of a Keras model as integers in the layout of a .tflite file.
 
-    Raises:
-        ExportError: a quantiser's output is no set of equidistant levels (named with its layer).
+    Those whose quantiser gives no known set of equidistant levels are left out.
     """
     found = []
-    for layer in leaf_layers(model):
-        for weight, quantizer in quantized_weights(layer).items():
-            if quantizer_bits(quantizer) >= 32 or type(quantizer).__name__ in ("NoOp", "NoOpQuantizer"):
-                continue
-            coded = codes(layer, weight)
-            if coded is None:
-                raise ExportError(
-                    f"Expected the quantiser of {layer.name}.{weight} to give at most 2^{quantizer_bits(quantizer)} "
-                    f"equidistant levels. Received: {quantizer!r}, whose levels are unknown. "
-                    'Use a larq quantiser, or format="float32".'
-                )
+    for layer, weight in quantised_kernels(model):
+        coded = codes(layer, weight)
+        if coded is not None:
             integers, axis = to_file_layout(layer, weight, coded.integers)
             found.append(CodedKernel(layer.name, weight, integers, axis, coded.bits))
     return found
+
+
+def quantised_kernels(model: Any) -> list[tuple[Any, str]]:
+    """Layer and weight attribute of every kernel behind a quantiser that quantises."""
+    return [
+        (layer, weight)
+        for layer in leaf_layers(model)
+        for weight, quantizer in quantized_weights(layer).items()
+        if quantizer_bits(quantizer) < 32 and type(quantizer).__name__ not in ("NoOp", "NoOpQuantizer")
+    ]
 
 
 def to_file_layout(layer: Any, weight: str, kernel: np.ndarray) -> tuple[np.ndarray, int]:

@@ -90,9 +90,8 @@ def _save_inference(model: Any, folder: str) -> None:
     @tf.function(input_signature=specs, autograph=False)
     def serve(*inputs: Any) -> dict[str, Any]:
         outputs = model(list(inputs) if len(inputs) > 1 else inputs[0], training=False)
-        if isinstance(outputs, dict):
-            return outputs
-        return dict(zip(model.output_names, outputs if isinstance(outputs, list | tuple) else [outputs]))
+        # names come from the layers, in the order of the flattened outputs, whatever structure these have
+        return dict(zip(model.output_names, tf.nest.flatten(outputs), strict=True))
 
     function = serve.get_concrete_function()
     holder = tf.Module()

@@ -10,24 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.codes import coded_kernels, leaf_layers
+from tflite_export.codes import coded_kernels, leaf_layers, own_nodes, quantised_kernels
 from tflite_export.convert import check_model
 from tflite_export.flatbuffer import serialize, write_atomically
-from tflite_export.formats import Facts, Format, Promise, Request, choose_format, get_format
-from tflite_export.narrow import narrow_floats
+from tflite_export.formats import CALIBRATION_SAMPLES, Facts, Format, Promise, Request, choose_format, get_format
+from tflite_export.narrow import check_width, narrow_floats
 from tflite_export.runtime import require_lce
 from tflite_export.simplify import simplify
 from tflite_export.sizes import SizeReport, size_report
 from tflite_export.strip import set_batch_size, strip
 from tflite_export.support import check_support
 from tflite_export.verification import TOLERANCE, Agreement, as_inputs, rounding_noise, verify
-from tfqprune.errors import ExportError, OutputError
+from tfqprune.errors import DataError, ExportError, OutputError, whole_number
 from tfqprune.precision import input_bits, quantize, quantized_weights, weight_bits
 
-# However much rounding noise flips, this share of first classes has to stay.
-_LEAST_TOP1 = 0.8
+# However much rounding noise flips, this share of first classes has to stay, and single numbers must not be off by
+# more than this share of what a constant would be.
+_LEAST_TOP1, _MOST_UNEXPLAINED = 0.8, 0.8
+# Where every sample may be off, errors may be this many times those of rounding noise.
+_NOISE_ROOM = 4.0
 # What a file promises whose float kernels were stored narrower.
-_NARROW = {"float16": Promise(top1=0.95, off_share=1.0), "int8": Promise(top1=0.8, off_share=1.0)}
+_NARROW = {"float16": Promise(top1=0.95, off_share=1.0, unexplained=0.25), "int8": Promise(top1=0.8, off_share=1.0)}
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def export(
         promise: the agreement to demand; None for the format's own.
         threads: threads of the runtime in the comparison.
         xnnpack: whether LiteRT may use the XNNPACK delegate in the comparison; None for what suits the file.
-        batch_size: fixes the batch dimension; None keeps it resizable (LiteRT) or 1 (Larq Compute Engine).
+        batch_size: fixes the batch dimension; None keeps it as the model's inputs have it: resizable where they leave
+            it open (LiteRT), or 1 (Larq Compute Engine).
         float_weights: how to store kernels that are float in the format (first and last layer, say): ``float32``,
             ``float16`` or ``int8`` with a scale for each output channel. Arithmetic stays float; the loss is in the
             agreement, and the promise allows for it.
@@ -113,6 +117,9 @@ def export(
     target = Path(path)
     check_writable(target)
     check_model(model)
+    samples = whole_number("samples", samples, DataError)
+    batch_size = None if batch_size is None else whole_number("batch_size", batch_size, ExportError)
+    check_width(float_weights)
     facts = gather_facts(model)
     if format == "auto":
         name, reason = choose_format(facts, optimize)
@@ -122,10 +129,10 @@ def export(
     chosen.check(facts)
     if chosen.capability.runtime == "lce":
         require_lce(f"for format {name!r}")
-    arrays = None if data is None else as_inputs(model, data, samples)
-    built = chosen.build(Request(model, facts, arrays))
+    # calibration may see more than the comparison
+    arrays = None if data is None else as_inputs(model, data, max(samples, CALIBRATION_SAMPLES))
+    built = chosen.build(Request(model, facts, arrays, batch_size))
     if batch_size is not None:
-        _check_batch_size(batch_size)
         set_batch_size(built.model, batch_size)
     narrowed = narrow_floats(built.model, float_weights, keep_small=chosen.keeps_small)
     check_support(built.model)
@@ -183,19 +190,27 @@ def gather_facts(model: Any) -> Facts:
         for weight in quantized_weights(layer)
         if weight_bits(layer, weight) < 32
     }
+    narrow = all(bits <= 8 for bits in kernel_bits.values())
+    kernels = coded_kernels(model) if narrow else []
+    known = {(kernel.layer, kernel.weight) for kernel in kernels}
+    unknown = [(layer.name, weight) for layer, weight in quantised_kernels(model)] if narrow else []
+    own = own_nodes(model)
     return Facts(
-        kernels=tuple(coded_kernels(model)) if all(bits <= 8 for bits in kernel_bits.values()) else (),
+        kernels=tuple(kernels),
+        unknown=tuple(f"{layer}.{weight}" for layer, weight in unknown if (layer, weight) not in known),
         kernel_bits=kernel_bits,
         input_bits={layer.name: input_bits(layer) for layer in layers},
         layer_types={layer.name: type(layer).__name__ for layer in layers},
-        junctions=tuple(layer.name for layer in leaf_layers(model) if _is_junction(layer)),
+        junctions=tuple(layer.name for layer in leaf_layers(model) if _is_junction(layer, own)),
+        open_inputs=tuple(n for n, t in zip(model.input_names, model.inputs, strict=True) if None in t.shape[1:]),
         sign_inputs=tuple(layer.name for layer in layers if _has_negative_levels(layer)),
     )
 
 
-def _is_junction(layer: Any) -> bool:
-    inputs = [node.keras_inputs for node in layer._inbound_nodes]
-    return len(layer._inbound_nodes) > 1 or len(layer._outbound_nodes) > 1 or any(len(i) > 1 for i in inputs)
+def _is_junction(layer: Any, own: set[int]) -> bool:
+    before = [node for node in layer._inbound_nodes if id(node) in own]
+    after = [node for node in layer._outbound_nodes if id(node) in own]
+    return len(before) > 1 or len(after) > 1 or any(len(node.keras_inputs) > 1 for node in before)
 
 
 def _has_negative_levels(layer: Any) -> bool:
@@ -205,22 +220,30 @@ def _has_negative_levels(layer: Any) -> bool:
     return bool((quantize(quantizer, np.asarray([-1.0, 1.0], np.float32)) < 0).any())
 
 
-def _check_batch_size(batch_size: int) -> None:
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ExportError(f"Expected batch_size to be an integer from 1, or None. Received: {batch_size!r}.")
-
-
 def _check_against_noise(chosen: Format, promise: Promise, agreement: Agreement, noise: Agreement) -> None:
     """A net that flips levels under mere rounding noise may do so in the file too; anything beyond that is an error."""
     relaxed = Promise(
         top1=max(min(promise.top1, _LEAST_TOP1), promise.top1 - 1.5 * (1 - noise.top1)),
         off_share=promise.off_share + 1.5 * noise.off_share,
-    )
-    if relaxed.kept(agreement):
+        unexplained=max(
+            promise.unexplained, min(_MOST_UNEXPLAINED, promise.unexplained + 1.5 * noise.unexplained)
+        ),
+    )  # fmt: skip
+    # formats that lose precision promise no share; the others must not hide behind a net that flips everywhere
+    counts = promise.off_share < 1 <= relaxed.off_share
+    near = agreement.mean_error <= agreement.tolerance + _NOISE_ROOM * noise.mean_error
+    if relaxed.kept(agreement) and (near or not counts):
         return
+    single = (
+        f" Its single numbers are off by {agreement.unexplained:.1%} of what a constant would be off by, expected at "
+        f"most {relaxed.unexplained:.1%}."
+        if agreement.unexplained > relaxed.unexplained
+        else ""
+    )
     raise ExportError(
         f"Expected format {chosen.name!r} to agree with Keras on at least {promise.top1:.1%} of first classes, with at "
         f"most {promise.off_share:.1%} of samples off (rounding noise alone: {noise.top1:.1%} and "
-        f"{noise.off_share:.1%}). Received: {agreement}. No file was written. "
+        f"{noise.off_share:.1%}, mean error {noise.mean_error:.3g}). Received: {agreement}, mean error "
+        f"{agreement.mean_error:.3g}.{single} No file was written. "
         'Compare on real inputs with data=..., use format="float32", or pass strict=False to keep the file anyway.'
     )

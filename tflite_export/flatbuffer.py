@@ -19,6 +19,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tfqprune.errors import ExportError, OutputError
 
 _IDENTIFIER = b"TFL3"
+# The same name or vector may stand in many places; this many times the file's size is more than any file needs.
+_SHARING = 8
 # What the generated readers raise on bytes that are no flatbuffer.
 _READ_ERRORS = (
     struct.error, IndexError, ValueError, TypeError, OverflowError, MemoryError, AttributeError, KeyError,
@@ -74,10 +76,10 @@ def _damaged(what: str) -> ExportError:
 def _check_vector_lengths(data: bytes) -> None:
     """Refuses lengths that no file of this size can hold, before a reader loops over them.
 
-    Every element of a vector of tables takes at least 4 bytes, so all of them together cannot exceed a
-    quarter of the file; vectors of numbers are bounded by numpy when they are read.
+    Every element of a vector of tables takes at least 4 bytes, so all of them together cannot exceed a quarter of the
+    file. Names and vectors of numbers may be shared, but what all their owners read stays within a few file sizes.
     """
-    budget = len(data) // 4
+    budget, shared = len(data) // 4, _SHARING * len(data)
 
     def spend(count: int) -> int:
         nonlocal budget
@@ -86,19 +88,46 @@ def _check_vector_lengths(data: bytes) -> None:
             raise _damaged("more table entries than the file has room for")
         return count
 
+    def read(*sizes: int) -> None:
+        nonlocal shared
+        shared -= sum(sizes)
+        if shared < 0:
+            raise _damaged(f"names and numbers that are shared until they are {_SHARING} times the file")
+
+    def name(of: Any) -> int:
+        return len(of.Name() or b"")
+
     root = schema.Model.GetRootAs(bytearray(data), 0)
     spend(root.OperatorCodesLength() + root.BuffersLength() + root.MetadataLength())
     if root.ExternalBufferGroupsLength() or root.ExternalBuffersLength():
         raise _damaged("external buffers, which are not supported")
+    for c in range(root.OperatorCodesLength()):
+        read(len(root.OperatorCodes(c).CustomCode() or b""))
+    for b in range(root.BuffersLength()):
+        read(root.Buffers(b).DataLength())
+    for m in range(root.MetadataLength()):
+        read(name(root.Metadata(m)))
     for s in range(spend(root.SignatureDefsLength())):
         signature = root.SignatureDefs(s)
-        spend(signature.InputsLength() + signature.OutputsLength())
+        read(len(signature.SignatureKey() or b""))
+        for e in range(spend(signature.InputsLength())):
+            read(name(signature.Inputs(e)))
+        for e in range(spend(signature.OutputsLength())):
+            read(name(signature.Outputs(e)))
     for s in range(spend(root.SubgraphsLength())):
         subgraph = root.Subgraphs(s)
-        spend(subgraph.OperatorsLength())
+        read(name(subgraph), 4 * subgraph.InputsLength(), 4 * subgraph.OutputsLength())
+        for o in range(spend(subgraph.OperatorsLength())):
+            operator = subgraph.Operators(o)
+            read(4 * operator.InputsLength(), 4 * operator.OutputsLength(), 4 * operator.IntermediatesLength())
+            read(operator.CustomOptionsLength(), operator.MutatingVariableInputsLength())
         for t in range(spend(subgraph.TensorsLength())):
             tensor = subgraph.Tensors(t)
             spend(tensor.VariantTensorsLength())
+            read(name(tensor), 4 * tensor.ShapeLength(), 4 * tensor.ShapeSignatureLength())
+            record = tensor.Quantization()
+            if record is not None:
+                read(4 * (record.ScaleLength() + record.MinLength() + record.MaxLength()), 8 * record.ZeroPointLength())
             sparsity = tensor.Sparsity()
             if sparsity is not None:
                 spend(sparsity.DimMetadataLength())
@@ -126,7 +155,8 @@ def _check_indices(model: Any) -> None:
             _check_range([operator.opcodeIndex], codes, "operator code")
             operator.inputs = [] if operator.inputs is None else operator.inputs
             operator.outputs = [] if operator.outputs is None else operator.outputs
-            _check_range([i for i in operator.inputs if i != -1], tensors, "operator input")
+            given = np.asarray(operator.inputs)
+            _check_range(given[given != -1], tensors, "operator input")
             _check_range(operator.outputs, tensors, "operator output")
     for signature in model.signatureDefs or []:
         _check_range([signature.subgraphIndex], len(model.subgraphs), "signature's subgraph")
@@ -136,9 +166,10 @@ def _check_indices(model: Any) -> None:
 
 
 def _check_range(indices: Any, limit: int, what: str) -> None:
-    for index in indices:
-        if not 0 <= int(index) < limit:
-            raise _damaged(f"{what} index {int(index)}, expected 0 to {limit - 1}")
+    values = np.asarray(indices)
+    for index in (int(values.min()), int(values.max())) if values.size else ():
+        if not 0 <= index < limit:
+            raise _damaged(f"{what} index {index}, expected 0 to {limit - 1}")
 
 
 class _AlignedBuffer(schema.BufferT):

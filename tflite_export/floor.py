@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.codes import leaf_layers
+from tflite_export.codes import leaf_layers, own_nodes
 from tfqprune.precision import codes, quantized_weights, weight_bits
 
 _BATCH_NORMS = ("BatchNormalization", "SyncBatchNormalization")
@@ -83,22 +83,25 @@ def _key(variable: Any) -> int:
 def _followed_by_batch_norm(model: Any) -> dict[int, Any]:
     """Id of a batch norm -> the linear layer before it, whose bias disappears in it."""
     followed: dict[int, Any] = {}
+    own = own_nodes(model)
     for layer in leaf_layers(model):
-        if type(layer).__name__ not in _BATCH_NORMS or len(layer._inbound_nodes) > 1:
+        nodes = [node for node in layer._inbound_nodes if id(node) in own]
+        if type(layer).__name__ not in _BATCH_NORMS or len(nodes) > 1:
             continue
-        for node in layer._inbound_nodes:
+        for node in nodes:
             producers = list({id(p): p for p in _as_list(node.inbound_layers)}.values())
-            if len(producers) == 1 and _linear_product(producers[0]):
+            if len(producers) == 1 and _linear_product(producers[0], own):
                 followed[id(layer)] = producers[0]
     return followed
 
 
-def _linear_product(layer: Any) -> bool:
+def _linear_product(layer: Any, own: set[int]) -> bool:
     """Whether a layer is a convolution or dense layer whose only reader can be folded into it."""
     has_kernel = hasattr(layer, "kernel") or hasattr(layer, "depthwise_kernel")
     activation = getattr(layer, "activation", None)
     linear = activation is None or getattr(activation, "__name__", "") == "linear"
-    return has_kernel and linear and len(layer._outbound_nodes) == 1 and len(layer._inbound_nodes) == 1
+    readers, calls = (sum(id(n) in own for n in nodes) for nodes in (layer._outbound_nodes, layer._inbound_nodes))
+    return has_kernel and linear and readers == 1 and calls == 1
 
 
 def _as_list(value: Any) -> list[Any]:

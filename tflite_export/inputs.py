@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,13 +43,16 @@ def with_uint8_input(
                 f"Expected {name} to be a finite number, or one for each of {sorted(channels, key=str)} channels. "
                 f"Received: {value!r}."
             )
+    taken = {*model.input_names, *model.output_names}
+    if model.name in taken:  # inputs and outputs keep their names, so that the model between them needs another
+        name = next(n for i in itertools.count() if (n := f"{model.name}_float{i or ''}") not in taken)
+        model = tf.keras.Model(model.inputs, model.outputs, name=name)
     pixels = [
         tf.keras.Input(tensor.shape[1:], dtype="uint8", name=name)
         for tensor, name in zip(model.inputs, model.input_names)
     ]
     floats = [tf.keras.layers.Rescaling(scale, offset, name=f"{p.name}_normalised")(p) for p in pixels]
-    outputs = model(floats if len(floats) > 1 else floats[0])
-    outputs = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    outputs = tf.nest.flatten(model(floats if len(floats) > 1 else floats[0]))
     # the nested model's name would become the output's
     named = [tf.keras.layers.Activation("linear", name=n)(o) for o, n in zip(outputs, model.output_names)]
     return tf.keras.Model(pixels, named if len(named) > 1 else named[0], name=f"{model.name}_uint8")

@@ -157,6 +157,9 @@ class IntegerRewriter:
                 step = limits[0].astype(np.float64).reshape(-1) * (1 if kind == "ADD" else -1)
                 channels_offset = channels_offset + channels_scale * step
             elif kind in _PASSING and len(data) == 1:
+                if self._stays_behind(operator, channels_scale, channels_offset):
+                    self._refuse_if_quantised(tensor, f"{kind} between a layer and its batch norm,")
+                    return None
                 if not pools:
                     after_pools = channels_scale
                 elif np.shape(after_pools) != np.shape(channels_scale) or np.any(after_pools != channels_scale):
@@ -186,12 +189,26 @@ class IntegerRewriter:
                 f"Expected {name} to be followed by a DoReFa quantiser. Received: another activation. {_ADVICE}"
             )
         channels = len(match.scale)
+        if {np.size(scale), np.size(offset)} - {1, channels}:
+            raise ExportError(
+                f"Expected one scale and offset for each of the {channels} channels of {name}. Received: "
+                f"{max(np.size(scale), np.size(offset))} behind it. {_ADVICE}"
+            )
         has_bias = len(product.inputs) > 2 and int(product.inputs[2]) >= 0
         bias = self.graph.constant(int(product.inputs[2])) if has_bias else 0.0
         total = np.broadcast_to(scale, channels) * match.scale.astype(np.float64)
         shift = offset + scale * np.asarray(bias, np.float64)
         flipped = np.broadcast_to(after, channels) < 0 if pools else np.zeros(channels, bool)
         return _Stage(product, match, total, np.broadcast_to(shift, channels), pools, np.asarray(flipped))
+
+    def _stays_behind(self, operator: Any, scale: np.ndarray, offset: np.ndarray) -> bool:
+        """Whether a scale and offset behind an operator cannot change places with it.
+
+        Zeros that are padded in between would miss them; where the last axis changes they belong to no channel.
+        """
+        padded = self.graph.kind(operator) == "PAD" and not (np.all(scale == 1.0) and np.all(offset == 0.0))
+        before, after = self.graph.shape(int(operator.inputs[0])), self.graph.shape(int(operator.outputs[0]))
+        return padded or (max(np.size(scale), np.size(offset)) > 1 and before[-1:] != after[-1:])
 
     def _source(self, tensor: int) -> tuple[int, list[Any], float] | None:
         """The whole levels that a tensor shows, the operators in between in order, and their factor; else None."""

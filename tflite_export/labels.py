@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tflite_export.codes import CodedKernel, channel_scale, coded_kernels, leaf_
 from tflite_export.decode import stored_integers
 from tflite_export.graph import Graph, TensorType
 from tflite_export.packing import pack, pack_sign_words, unpack_sign_words
-from tfqprune.errors import TfqpruneError
+from tfqprune.errors import ExportError
 from tfqprune.precision import deployed
 
 # Share of a channel's largest weight by which a stored value may be off: float32 roundings, half a step of 10 bits,
@@ -23,13 +24,11 @@ _FLOAT_TOLERANCE = {TensorType.FLOAT32: 4e-6, TensorType.FLOAT16: 6e-4, TensorTy
 def label_constants(graph: Graph, model: Any) -> dict[int, str]:
     """Tensor (a constant or part of a bundle) -> layer name, for kernels stored as such, packed, or as sign words."""
     by_content: dict[bytes, str] = {}
-    try:
-        kernels = coded_kernels(model)
-    except TfqpruneError:
-        kernels = []
+    kernels = coded_kernels(model)
     for kernel in kernels:
-        stored, bits = stored_integers(kernel.integers, kernel.axis)
-        by_content.setdefault(pack(stored, bits), kernel.layer)
+        with suppress(ExportError):  # more than 8 bits hold: no file has it but as floats
+            stored, bits = stored_integers(kernel.integers, kernel.axis)
+            by_content.setdefault(pack(stored, bits), kernel.layer)
         if np.all(np.abs(kernel.integers) == 1):
             by_content.setdefault(pack_sign_words(kernel.integers.reshape(-1)).tobytes(), kernel.layer)
     floats: dict[tuple[int, ...], list[tuple[str, np.ndarray, int]]] = {}

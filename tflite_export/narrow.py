@@ -19,6 +19,16 @@ _WORTH = 128
 _FLOAT16_MAX = 65504.0
 
 
+def check_width(width: str) -> None:
+    """Makes sure that a width is one of :data:`WIDTHS`.
+
+    Raises:
+        ExportError: it is not.
+    """
+    if width not in WIDTHS:
+        raise ExportError(f"Expected float_weights to be one of {', '.join(WIDTHS)}. Received: {width!r}.")
+
+
 def narrow_floats(model: Any, width: str, keep_small: bool) -> int:
     """Replaces float32 kernels by narrower constants, in place.
 
@@ -33,8 +43,7 @@ def narrow_floats(model: Any, width: str, keep_small: bool) -> int:
     Raises:
         ExportError: ``width`` is unknown, or a weight is too large for float16.
     """
-    if width not in WIDTHS:
-        raise ExportError(f"Expected float_weights to be one of {', '.join(WIDTHS)}. Received: {width!r}.")
+    check_width(width)
     if width == "float32":
         return 0
     graph = Graph(model)

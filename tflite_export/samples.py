@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tfqprune.errors import DataError, whole_number
+
 
 def generated_inputs(model: Any, samples: int, seed: int = 0) -> list[np.ndarray]:
     """One array [samples, ...] for each input of a Keras model.
@@ -17,7 +19,11 @@ def generated_inputs(model: Any, samples: int, seed: int = 0) -> list[np.ndarray
         model: a Keras model; unknown dimensions beyond the batch are taken as 8.
         samples: how many, at least 1.
         seed: of the random part.
+
+    Raises:
+        DataError: ``samples`` is no whole number from 1.
     """
+    samples = whole_number("samples", samples, DataError)
     rng = np.random.default_rng(seed)
     arrays = []
     for tensor in model.inputs:

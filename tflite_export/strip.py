@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfqprune.errors import ExportError
+
 # Larq Compute Engine's conversions; its convolutions shape their outputs themselves.
 _RANK_CHECKING = (b"LceQuantize", b"LceDequantize")
 
@@ -44,15 +46,28 @@ def strip(model: Any, drop_shapes: bool = False) -> None:
 
 
 def set_batch_size(model: Any, batch_size: int) -> None:
-    """Fixes the batch (first) dimension of every input; the runtime derives the rest from the inputs."""
+    """Fixes the batch (first) dimension of every input; the runtime derives the rest from the inputs.
+
+    Raises:
+        ExportError: the file has a fixed batch of another size.
+    """
     subgraph = model.subgraphs[0]
-    inputs = {int(i) for i in subgraph.inputs}
-    for index, tensor in enumerate(subgraph.tensors):
-        if tensor.shapeSignature is None:
+    for index in (int(i) for i in subgraph.inputs):
+        tensor = subgraph.tensors[index]
+        signature = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+        fixed = int(signature[0]) if signature is not None and len(signature) else -1
+        if fixed not in (-1, batch_size):
+            raise ExportError(
+                f"Expected batch_size={fixed} or None: the converter's file has that batch size, by the model's Input "
+                f"or because Larq Compute Engine fixes it. Received: {batch_size}."
+            )
+    for tensor in subgraph.tensors:
+        if tensor.shapeSignature is None or list(tensor.shapeSignature)[:1] != [-1]:
             continue
-        if index in inputs or list(tensor.shapeSignature)[:1] == [-1]:
-            tensor.shape = np.asarray([batch_size, *list(tensor.shape)[1:]], dtype=np.int32)
-        tensor.shapeSignature = None
+        tensor.shape = np.asarray([batch_size, *list(tensor.shape)[1:]], dtype=np.int32)
+        rest = [int(n) for n in list(tensor.shapeSignature)[1:]]
+        # other sizes may be open too
+        tensor.shapeSignature = np.asarray([batch_size, *rest], dtype=np.int32) if -1 in rest else None
 
 
 def drop_unused_operators(subgraph: Any) -> None:

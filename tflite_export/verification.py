@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,11 +14,15 @@ from tflite_export.graph import Graph
 from tflite_export.levels import LevelMismatch, compare_levels
 from tflite_export.runtime import check_runtime, predict
 from tflite_export.samples import generated_inputs
-from tfqprune.errors import DataError, ExportError
+from tfqprune.errors import DataError, ExportError, whole_number
 
 TOLERANCE = 1e-4
 _BATCH = 32
 _NOISE = 4e-6
+# Outputs below float32's rounding of numbers about 1 count as zero.
+_SMALLEST = 1e-7
+# Numbers that differ by less than this share of the largest, some steps of 8 bits, count as if they did.
+_RESOLUTION = 0.02
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,12 @@ class Agreement:
         top1: share of samples with the same class first (over the last axis; ties within tolerance count as equal),
             the smallest over outputs; 1.0 where no output has two or more entries.
         off_share: share of samples with an error above ``tolerance``.
-        max_error: largest absolute error of any output, relative to the sample's largest output where that is over 1.
+        max_error: largest error of any output, relative to the sample's largest output where that is over 1, and to
+            the largest of all samples where that is below 1; infinite where one side is no finite number.
+        mean_error: mean over samples of their largest error.
+        unexplained: for outputs of single numbers, which have no first class: the mean error over the mean distance
+            of Keras's answers from their median. A file that always says the same has 1 or more. The largest over
+            outputs; 0.0 where all have two or more entries.
         samples: number of samples compared.
         tolerance: what counts as off.
         runtime: ``litert`` or ``lce``.
@@ -45,6 +54,8 @@ class Agreement:
     top1: float
     off_share: float
     max_error: float
+    mean_error: float
+    unexplained: float
     samples: int
     tolerance: float
     runtime: str
@@ -82,8 +93,7 @@ def verify(
         data: inputs as an array [samples, ...], a list of arrays (several inputs), a dict by input name, or None
             for generated ones that include all-zero, saturated and boundary cases.
         samples: how many samples to generate, or at most to take from ``data``.
-        tolerance: absolute error above which a sample counts as off (relative to its largest output where that is
-            over 1).
+        tolerance: error above which a sample counts as off, relative as in :class:`Agreement`.
         runtime: ``litert``, ``lce`` or None for the one that the file needs.
         threads: threads of the runtime.
         xnnpack: whether LiteRT may use the XNNPACK delegate; None for what suits the file (see
@@ -96,13 +106,14 @@ def verify(
 
     Raises:
         ExportError: the file is damaged, does not run, or its inputs and outputs are not the model's.
-        DataError: ``data`` does not fit the model's inputs.
+        DataError: ``data`` does not fit the model's inputs, the model does not take generated ones, or ``samples`` is
+            no number of samples.
         MissingDependencyError: the file needs a runtime that is not installed.
     """
     chosen, use_xnnpack = check_runtime(path, runtime, xnnpack)
     arrays = generated_inputs(model, samples, seed) if data is None else as_inputs(model, data, samples)
     inputs_of_file, outputs_of_file = _positions(path, model)
-    expected = keras_outputs(model, arrays)
+    expected = _answers(model, arrays, data is None)
     received = predict(path, [arrays[i] for i in inputs_of_file], runtime=chosen, threads=threads, xnnpack=use_xnnpack)
     received = [received[i] for i in outputs_of_file]
     for name, want, have in zip(model.output_names, expected, received, strict=True):
@@ -111,10 +122,8 @@ def verify(
                 f"Expected output {name} of shape {want.shape}. Received: {have.shape} from {os.fspath(path)!r}. "
                 "The file belongs to another model."
             )
-    top1, errors = compare(expected, received, tolerance)
     return Agreement(
-        top1=top1, off_share=float(np.mean(errors > tolerance)), max_error=float(errors.max()),
-        samples=len(errors), tolerance=tolerance, runtime=chosen, threads=threads, xnnpack=use_xnnpack,
+        **_figures(expected, received, tolerance), runtime=chosen, threads=threads, xnnpack=use_xnnpack,
         generated=data is None,
         levels=compare_levels(model, path, arrays, inputs_of_file, chosen, threads, use_xnnpack) if levels else (),
     )  # fmt: skip
@@ -138,53 +147,108 @@ def rounding_noise(
         else a
         for a in arrays
     ]
-    top1, errors = compare(keras_outputs(model, arrays), keras_outputs(model, moved), tolerance)
+    still = _answers(model, arrays, data is None)
     return Agreement(
-        top1=top1, off_share=float(np.mean(errors > tolerance)), max_error=float(errors.max()), samples=len(errors),
-        tolerance=tolerance, runtime="keras", threads=1, xnnpack=False, generated=data is None,
+        **_figures(still, keras_outputs(model, moved), tolerance), runtime="keras", threads=1, xnnpack=False,
+        generated=data is None,
     )  # fmt: skip
 
 
-def compare(expected: list[np.ndarray], received: list[np.ndarray], tolerance: float) -> tuple[float, np.ndarray]:
-    """Top-1 agreement and the largest error of each sample; an output that is no number is an infinite error."""
+class Comparison(NamedTuple):
+    """What :func:`compare` finds: see :class:`Agreement`; ``errors`` are the samples' largest, [samples]."""
+
+    top1: float
+    errors: np.ndarray
+    unexplained: float
+
+
+def compare(expected: list[np.ndarray], received: list[np.ndarray], tolerance: float) -> Comparison:
+    """Compares outputs [samples, ...]; where either is no finite number and they differ the error is infinite."""
     errors = np.zeros(len(expected[0]))
-    top1 = 1.0
+    top1, unexplained = 1.0, 0.0
     for want, have in zip(expected, received, strict=True):
         rows = (len(want), -1)
         want_, have_ = want.reshape(rows).astype(np.float64), have.reshape(rows).astype(np.float64)
-        scale = np.maximum(1.0, np.abs(want_).max(axis=1, initial=0.0))
         with np.errstate(invalid="ignore"):
             error = np.abs(want_ - have_)
-        error = np.where(np.isfinite(have_) | ((want_ == have_) & ~np.isnan(have_)), np.nan_to_num(error), np.inf)
-        errors = np.maximum(errors, error.max(axis=1, initial=0.0) / scale)
+        sound = (np.isfinite(want_) & np.isfinite(have_)) | (want_ == have_)
+        error = np.where(sound, np.nan_to_num(error), np.inf)  # equal infinities have a difference that is no number
+        errors = np.maximum(errors, error.max(axis=1, initial=0.0) / _scale(want_))
         if want.ndim >= 2 and want.shape[-1] >= 2:
-            classes = want.reshape(-1, want.shape[-1]).astype(np.float64)
-            chosen = np.argmax(have.reshape(-1, want.shape[-1]), axis=-1)
-            best = classes.max(axis=-1)
-            there = classes[np.arange(len(classes)), chosen]
-            same = best - there <= tolerance * np.maximum(1.0, np.abs(best))
-            top1 = min(top1, float(np.mean(same & np.isfinite(have.reshape(-1, want.shape[-1])).all(axis=-1))))
-    return top1, errors
+            classes, received_ = want_.reshape(-1, want.shape[-1]), have_.reshape(-1, want.shape[-1])
+            best, there = classes.max(axis=-1), classes[np.arange(len(classes)), np.argmax(received_, axis=-1)]
+            with np.errstate(invalid="ignore"):
+                same = (best == there) | (best - there <= tolerance * _scale(classes))
+            top1 = min(top1, float(np.mean(same & sound.reshape(classes.shape).all(axis=-1))))
+        elif want.size:
+            unexplained = max(unexplained, _unexplained(want_, error))
+    return Comparison(top1, errors, unexplained)
+
+
+def _scale(values: np.ndarray) -> np.ndarray:
+    """What errors in each row are relative to: the row's largest over 1, or the largest of all rows below 1."""
+    largest = np.abs(np.where(np.isfinite(values), values, 0.0)).max(axis=1, initial=0.0)
+    overall = float(largest.max(initial=0.0))
+    return np.maximum(1.0, largest) if overall >= 1 else np.full(len(values), max(overall, _SMALLEST))
+
+
+def _unexplained(want: np.ndarray, error: np.ndarray) -> float:
+    """The mean error over what the best constant would be off by (a single number: over its size)."""
+    finite = np.abs(want[np.isfinite(want)])
+    if not np.all(np.isfinite(error)) or not finite.size:
+        return float("inf") if error.max() > 0 else 0.0
+    values = want[np.isfinite(want)]
+    spread = np.abs(values - np.median(values)).mean() if values.size > 1 else finite.max()
+    return float(error.mean() / max(spread, _RESOLUTION * finite.max(), _SMALLEST))
+
+
+def _figures(expected: list[np.ndarray], received: list[np.ndarray], tolerance: float) -> dict[str, Any]:
+    """The fields of an :class:`Agreement` that outputs tell."""
+    found = compare(expected, received, tolerance)
+    return {
+        "top1": found.top1, "off_share": float(np.mean(found.errors > tolerance)),
+        "max_error": float(found.errors.max()), "mean_error": float(found.errors.mean()),
+        "unexplained": found.unexplained, "samples": len(found.errors), "tolerance": tolerance,
+    }  # fmt: skip
 
 
 def keras_outputs(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The outputs of a Keras model in inference mode, eagerly and in small batches."""
+    """The outputs of a Keras model in the order of its names, in inference mode, eagerly and in small batches."""
+    import tensorflow as tf
+
     chunks = []
     for start in range(0, len(arrays[0]), _BATCH):
         part = [a[start : start + _BATCH] for a in arrays]
         answer = model(part if len(part) > 1 else part[0], training=False)
-        if isinstance(answer, Mapping):
-            answer = [answer[name] for name in model.output_names]
-        chunks.append([np.asarray(a) for a in (answer if isinstance(answer, list | tuple) else [answer])])
+        chunks.append([np.asarray(a) for a in tf.nest.flatten(answer)])
     return [np.concatenate(column) for column in zip(*chunks, strict=True)]
+
+
+def _answers(model: Any, arrays: list[np.ndarray], generated: bool) -> list[np.ndarray]:
+    """What :func:`keras_outputs` says; an error on inputs that were made up here is no fault of the model.
+
+    Raises:
+        DataError: the model does not take the generated inputs.
+    """
+    try:
+        return keras_outputs(model, arrays)
+    except Exception as error:
+        if not generated:
+            raise
+        said = " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2])[:300]
+        raise DataError(
+            f"Expected {model.name!r} to take generated inputs (see tflite_export/samples.py). Received: "
+            f"{type(error).__name__}: {said}. It wants inputs of a kind of its own: pass data=..."
+        ) from error
 
 
 def as_inputs(model: Any, data: Any, samples: int) -> list[np.ndarray]:
     """User data as one array for each input of the model, checked against its shapes.
 
     Raises:
-        DataError: it does not fit.
+        DataError: it does not fit, or ``samples`` is no number of samples.
     """
+    samples = whole_number("samples", samples, DataError)
     names = list(model.input_names)
     if isinstance(data, Mapping):
         if set(data) != set(names):
@@ -205,7 +269,18 @@ def as_inputs(model: Any, data: Any, samples: int) -> list[np.ndarray]:
                 f"Expected numbers of shape (samples, {', '.join(map(str, wanted))}) for input {name}, with at least "
                 f"one sample. Received: shape {array.shape}, dtype {array.dtype}."
             )
-    return [a[:samples].astype(t.dtype.as_numpy_dtype) for a, t in zip(arrays, model.inputs, strict=True)]
+    return [_cast(n, a[:samples], t.dtype.as_numpy_dtype) for n, a, t in zip(names, arrays, model.inputs, strict=True)]
+
+
+def _cast(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        cast = array.astype(dtype)
+    if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
+        raise DataError(
+            f"Expected whole numbers that {cast.dtype} holds for input {name}. Received: {array.dtype} from "
+            f"{array.min():g} to {array.max():g}. Pass the values that the model is fed, such as pixels from 0 to 255."
+        )
+    return cast
 
 
 def _positions(path: str | os.PathLike[str], model: Any) -> tuple[list[int], list[int]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,7 +17,7 @@ import tensorflow as tf
 import tflite_export as te
 from tflite_export.flatbuffer import read_model, serialize
 from tflite_export.graph import Graph
-from tflite_export.runtime import predict
+from tflite_export.runtime import ask, predict
 from tflite_export.samples import generated_inputs
 from tfqprune.errors import DataError, ExportError, ModelTypeError, OutputError
 
@@ -104,8 +105,61 @@ def test_the_batch_stays_resizable_or_is_fixed(net: Callable[..., Any], tmp_path
     np.testing.assert_allclose(
         predict(fixed.path, arrays, runtime="litert")[0], predict(free.path, arrays, runtime="litert")[0], atol=1e-5
     )
-    with pytest.raises(ExportError, match="batch_size"):
-        te.export(model, tmp_path / "x.tflite", batch_size=0)
+
+
+def test_batch_sizes_that_cannot_be_are_refused(net: Callable[..., Any], tmp_path: Path) -> None:
+    for wrong in (0, 1.5, True):
+        with pytest.raises(ExportError, match="batch_size to be a whole number of at least 1"):
+            te.export(net("residual", "2"), tmp_path / "x.tflite", batch_size=wrong)
+    given = layers.Input((4,), batch_size=4)
+    fixed = tf.keras.Model(given, layers.Dense(3)(given))
+    with pytest.raises(ExportError, match=r"Expected batch_size=4 or None.* Received: 1"):
+        te.export(fixed, tmp_path / "x.tflite", batch_size=1)
+    assert te.export(fixed, tmp_path / "four.tflite", batch_size=4).agreement.max_error < 1e-5
+
+
+def test_larq_compute_engine_takes_one_sample_at_a_time(net: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("larq_compute_engine")
+    with pytest.raises(ExportError, match=r"Expected batch_size=1 or None.* Larq Compute Engine.* Received: 2"):
+        te.export(net("plain", "binary"), tmp_path / "x.tflite", "binary", batch_size=2)
+
+
+def test_what_can_be_refused_is_refused_before_the_conversion(
+    net: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def converts(*arguments: Any) -> None:
+        raise AssertionError("converted first")
+
+    monkeypatch.setattr("tflite_export.formats.float32.to_litert", converts)
+    for wrong in ({"batch_size": 0}, {"float_weights": "int3"}, {"samples": 0}):
+        with pytest.raises((ExportError, DataError), match=f"Expected {next(iter(wrong))} to be"):
+            te.export(net("plain", "2"), tmp_path / "x.tflite", "float32", **wrong)
+
+
+@pytest.mark.parametrize("format", ["float32", "packed"])
+def test_sizes_that_the_model_leaves_open(tmp_path: Path, format: str) -> None:
+    given = layers.Input((None, None, 3))
+    x = lq.layers.QuantConv2D(4, 3, kernel_quantizer=lq.quantizers.DoReFa(2, mode="weights"))(given)
+    model = tf.keras.Model(given, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    images = np.random.default_rng(0).normal(size=(5, 12, 9, 3))
+    result = te.export(model, tmp_path / "open.tflite", format, data=images)
+    assert result.agreement.max_error < 1e-5
+    assert te.verify(model, result.path).max_error < 1e-5  # another size, in the same file
+    # a benchmark takes 8 x 8 for what is open: the input of 192 floats and the map of 6 x 6 x 4 must be there
+    assert te.benchmark(result.path, runs=2, seconds=0, warm_up_seconds=0).arena_bytes >= 4 * (192 + 144)
+    one = te.export(model, tmp_path / "one.tflite", format, data=images, batch_size=2)
+    assert one.agreement.max_error < 1e-5
+    assert te.benchmark(one.path, runs=2, seconds=0, warm_up_seconds=0).batch_size == 2
+
+
+def test_a_benchmark_runs_the_sizes_that_it_says(tmp_path: Path) -> None:
+    given = layers.Input((None, 5))
+    model = tf.keras.Model(given, layers.Conv1D(4, 3)(given))
+    result = te.export(model, tmp_path / "open.tflite", "float32")
+    answer = ask(
+        {"task": "shapes", "model": str(result.path), "runtime": "litert", "threads": 1, "xnnpack": False}, 60.0
+    )
+    assert [1, 8, 5] in answer["shapes"]
 
 
 def test_several_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:

@@ -87,6 +87,20 @@ def test_negative_and_zero_scales(tmp_path: Path) -> None:
     assert packed.agreement.max_error < 2e-6
 
 
+@pytest.mark.parametrize("format", ["fast", "hybrid"])
+def test_one_output_channel(tmp_path: Path, format: str) -> None:
+    """One scale counts as one for the whole tensor, for which the builtin convolution takes another range."""
+    given = layers.Input((6, 6, 8))
+    conv = lq.layers.QuantConv2D(
+        1, 3, input_quantizer=lq.quantizers.DoReFa(2, mode="activations"),
+        kernel_quantizer=lq.quantizers.DoReFa(2, mode="weights"),
+    )  # fmt: skip
+    model = tf.keras.Model(given, conv(given))
+    result = te.export(model, tmp_path / "one.tflite", format, strict=False)
+    for xnnpack in (True, False):
+        assert te.verify(model, result.path, xnnpack=xnnpack).max_error < 1e-5
+
+
 def test_layers_without_integer_kernels_are_stored_in_8_bits(single: Callable[..., Any], tmp_path: Path) -> None:
     layer = lq.layers.QuantDepthwiseConv2D(
         3, input_quantizer="ste_sign", depthwise_quantizer=lq.quantizers.DoReFa(3, mode="weights")

@@ -81,3 +81,10 @@ def test_layers_of_the_plain_network_sum_to_the_floor(net: Callable[..., Any]) -
     assert by_layer.pop("q2") == 2304 * 2 / 8
     assert by_layer.pop("last") == 4 * 1285
     assert list(by_layer.values()) == [4 * 32]
+
+
+def test_layers_that_another_model_reads_too_cost_the_same() -> None:
+    model = tf.keras.Sequential([layers.Input((4, 4, 2)), layers.Conv2D(4, 1), layers.BatchNormalization()])
+    before = te.floor_bytes(model)
+    layers.Flatten()(model.layers[0].output)
+    assert te.floor_bytes(model) == before == 4 * (2 * 4 + 4)

@@ -183,6 +183,16 @@ def test_a_plain_model_is_refused_by_formats_for_quantised_ones(single: Callable
     assert not list(tmp_path.iterdir())
 
 
+def test_binary_refuses_sizes_that_are_open(tmp_path: Path) -> None:
+    given = layers.Input((None, None, 8), name="any")
+    x = lq.layers.QuantConv2D(8, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False)(given)
+    model = tf.keras.Model(given, x)
+    with pytest.raises(ExportError, match="any leaves a size open, and Larq Compute Engine fixes all"):
+        te.export(model, tmp_path / "x.tflite", "binary")
+    result = te.export(model, tmp_path / "x.tflite", samples=8)
+    assert (result.format, result.agreement.max_error) == ("packed", 0.0)
+
+
 def test_binary_refuses_wider_kernels(net: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r'q1.kernel has 2-bit weights; use format="packed"'):
         te.export(net("plain", "2"), tmp_path / "x.tflite", "binary")
@@ -210,3 +220,44 @@ def test_unknown_names_list_what_there_is(net: Callable[..., Any], tmp_path: Pat
         te.export(net("plain", "2"), tmp_path / "x.tflite", "zip")
     with pytest.raises(ExportError, match=r"'size' or 'speed'"):
         te.export(net("plain", "2"), tmp_path / "x.tflite", optimize="both")
+
+
+class Sevenths(lq.quantizers.Quantizer):
+    """Levels -7/7 to 7/7, which nobody here knows of."""
+
+    precision = 4
+
+    def call(self, inputs: Any) -> Any:
+        return tf.round(tf.clip_by_value(inputs, -1.0, 1.0) * 7.0) / 7.0
+
+
+def test_unknown_levels_are_stored_as_floats_or_refused(single: Callable[..., Any], tmp_path: Path) -> None:
+    model = single(lq.layers.QuantDense(4, kernel_quantizer=Sevenths(), name="own"), (6,))
+    for format in ("packed", "fast", "hybrid", "int8"):
+        with pytest.raises(ExportError, match=r"quantiser of own.kernel gives no equidistant .* format=\"float32\""):
+            te.export(model, tmp_path / "x.tflite", format)
+    result = te.export(model, tmp_path / "x.tflite")
+    assert (result.format, result.floor_bytes) == ("float32", 6 * 4 // 2 + 4 * 4)
+    assert "own.kernel" in result.reason
+    assert result.agreement.max_error < 1e-5
+
+
+@pytest.mark.parametrize("quantizer", [lq.quantizers.DoReFa(16, mode="weights"), lq.quantizers.DoReFa(8)])
+def test_levels_that_8_bits_do_not_hold_are_stored_as_floats(
+    single: Callable[..., Any], tmp_path: Path, quantizer: Any
+) -> None:
+    # the second, in larq's default mode, gives 0 to 255
+    spread = tf.keras.initializers.RandomUniform(-1.0, 1.0, seed=0)
+    model = single(lq.layers.QuantDense(4, kernel_quantizer=quantizer, kernel_initializer=spread, name="w"), (6,))
+    result = te.export(model, tmp_path / "x.tflite", "float32")
+    assert result.agreement.max_error < 1e-5
+    assert [row.layer for row in result.breakdown.rows if row.kind == "weights"] == ["w"]
+
+
+def test_float32_with_a_fixed_batch_has_operators_of_microcontrollers(net: Callable[..., Any], tmp_path: Path) -> None:
+    found = []
+    for batch_size in (1, None):
+        result = te.export(net("dense", "2"), tmp_path / "x.tflite", "float32", batch_size=batch_size)
+        graph = Graph(read_model(result.path))
+        found.append({graph.kind(operator) for operator in graph.operators} & {"RELU", "MINIMUM", "RELU_0_TO_1"})
+    assert found == [{"RELU", "MINIMUM"}, {"RELU_0_TO_1"}]

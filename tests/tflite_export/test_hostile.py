@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,14 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tflite_export as te
 from tflite_export.arena import _lifetimes, plan
 from tflite_export.flatbuffer import read_model, serialize
-from tflite_export.graph import Graph
+from tflite_export.graph import BuiltinOperator, Graph, TensorType
 from tflite_export.levels import _observed_tensors
 from tflite_export.runtime import check_runtime
 from tflite_export.support import check_support
@@ -111,7 +114,13 @@ def _again(path: Path, content: bytes, model: Any) -> None:
 @settings(max_examples=_COUNT, suppress_health_check=list(HealthCheck))
 @given(
     which=st.sampled_from(
-        [("float32", "plain", "2"), ("packed", "dense", "2"), ("fast", "dense", "2"), ("int8", "dense", "2")]
+        [
+            ("float32", "plain", "2"),
+            ("packed", "dense", "2"),
+            ("fast", "dense", "2"),
+            ("int8", "dense", "2"),
+            *([("binary", "plain", "binary")] if importlib.util.find_spec("larq_compute_engine") else []),
+        ]
     ),
     mutation=st.one_of(_truncated, _flipped, _flipped, _random, _spliced),
 )
@@ -156,3 +165,66 @@ def test_constants_that_are_not_of_their_shape(exported: Callable[..., te.Export
         tensor.shape[0] = -1 if damage == "a negative dimension" else tensor.shape[0] + 1
     with pytest.raises(ExportError, match=rf"intact .tflite file. Received: tensor {index} of shape"):
         graph.constant(index)
+
+
+def _small() -> Graph:
+    """A model that adds three numbers to themselves, to be damaged."""
+    model = schema.ModelT()
+    model.version, model.buffers, model.operatorCodes = 3, [schema.BufferT()], []
+    subgraph = schema.SubGraphT()
+    subgraph.tensors, subgraph.operators = [], []
+    model.subgraphs = [subgraph]
+    graph = Graph(model)
+    given, answer = graph.add_tensor((1, 3), TensorType.FLOAT32), graph.add_tensor((1, 3), TensorType.FLOAT32)
+    subgraph.inputs, subgraph.outputs = np.asarray([given], np.int32), np.asarray([answer], np.int32)
+    subgraph.operators = [graph.new_operator(BuiltinOperator.ADD, [given, given], [answer], schema.AddOptionsT())]
+    return graph
+
+
+def test_bundles_without_outputs_are_no_bundles() -> None:
+    graph = _small()
+    bytes_, floats = graph.add_constant(np.arange(4, dtype=np.uint8)), graph.add_constant(np.ones((3, 3), np.float32))
+    sizes, axis = graph.add_constant(np.ones(3, np.uint8)), graph.add_constant(np.asarray(0, np.int32))
+    part = graph.add_tensor((1, 3), TensorType.FLOAT32)
+    for operator in (
+        graph.new_operator(BuiltinOperator.CAST, [bytes_], []),
+        graph.new_operator(BuiltinOperator.UNPACK, [floats], [], schema.UnpackOptionsT()),
+        graph.new_operator(BuiltinOperator.SPLIT_V, [floats, sizes, axis], [part], schema.SplitVOptionsT()),
+        graph.new_operator(BuiltinOperator.UNPACK, [-1], [part], schema.UnpackOptionsT()),
+    ):
+        graph.operators.append(operator)
+        content = serialize(graph.model)
+        assert te.size_report(content).total == len(content)
+
+
+def _sharing(what: str) -> Graph:
+    graph = _small()
+    if what == "names of tensors":
+        tensor = schema.TensorT()
+        tensor.shape, tensor.name, tensor.hasRank = np.asarray([1, 3], np.int32), "a" * 100_000, False
+        graph.subgraph.tensors += [tensor] * 3000
+    elif what == "inputs of operators":
+        many = np.zeros(10_000, np.int32)
+        graph.subgraph.operators += [
+            graph.new_operator(BuiltinOperator.ADD, many, [1], schema.AddOptionsT()) for _ in range(500)
+        ]
+    elif what == "shapes":
+        tensor = schema.TensorT()
+        tensor.shape, tensor.hasRank = np.ones(10_000, np.int32), False
+        graph.subgraph.tensors += [tensor] * 3000
+    else:
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = "a" * 100_000, 0
+        signature = schema.SignatureDefT()
+        signature.inputs, signature.outputs, signature.subgraphIndex = [entry] * 3000, [], 0
+        graph.model.signatureDefs = [signature]
+    return graph
+
+
+@pytest.mark.parametrize("what", ["names of tensors", "inputs of operators", "shapes", "names of a signature"])
+def test_what_is_shared_without_end_is_refused_at_once(what: str) -> None:
+    """Files of some 100 kB whose objects would take gigabytes or minutes."""
+    content = serialize(_sharing(what).model)
+    assert len(content) < 400_000
+    with _in_time(), pytest.raises(ExportError, match="shared until they are 8 times the file"):
+        te.size_report(content)

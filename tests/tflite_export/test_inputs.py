@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tflite_export as te
 from tflite_export.flatbuffer import read_model
@@ -41,3 +42,14 @@ def test_uint8_input(net: Callable[..., Any], tmp_path: Path) -> None:
 def test_numbers_that_do_not_fit_are_refused(net: Callable[..., Any], arguments: dict[str, Any]) -> None:
     with pytest.raises(ExportError, match=f"Expected {next(iter(arguments))} to be a finite number"):
         te.with_uint8_input(net("plain", "2"), **arguments)
+
+
+@pytest.mark.parametrize("name", ["classes", "image"])
+def test_a_model_named_like_one_of_its_ends(name: str) -> None:
+    given = tf.keras.Input((2, 2, 3), name="image")
+    flat = tf.keras.layers.Flatten()(given)
+    model = tf.keras.Model(given, tf.keras.layers.Dense(4, name="classes")(flat), name=name)
+    wrapped = te.with_uint8_input(model)
+    assert (wrapped.input_names, wrapped.output_names) == (["image"], ["classes"])
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 2, 2, 3), dtype=np.uint8)
+    np.testing.assert_allclose(wrapped(pixels), model(pixels.astype(np.float32) / 255), rtol=1e-5, atol=1e-6)

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import tflite_export as te
+from tflite_export.exporting import gather_facts
 from tflite_export.flatbuffer import read_model
 from tflite_export.graph import TYPE_NAMES, Graph
 from tfqprune.errors import ExportError
@@ -149,3 +150,60 @@ def test_a_channel_that_no_integers_hit_is_named(net: Callable[..., Any], tmp_pa
 def test_a_single_layer_has_nothing_between_two_quantisers(single: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"between two DoReFa quantisers.*Received: none"):
         te.export(single(lq.layers.QuantDense(3, **_arguments(2)), (4,)), tmp_path / "x.tflite", "int8")
+
+
+def test_a_batch_norm_behind_a_flatten_is_refused_by_name(tmp_path: Path) -> None:
+    given = layers.Input((6, 6, 3))
+    x = layers.Flatten()(lq.layers.QuantConv2D(4, 3, name="flat", **_arguments(2))(given))
+    model = tf.keras.Model(given, lq.layers.QuantDense(5, **_arguments(2))(_norm(x, np.random.default_rng(0))))
+    with pytest.raises(ExportError, match=r"Received: RESHAPE between a layer and its batch norm, after flat"):
+        te.export(model, tmp_path / "x.tflite", "int8")
+
+
+def test_a_batch_norm_behind_padding_is_refused_by_name(tmp_path: Path) -> None:
+    """The zeros that are padded meet the batch norm in Keras: no level 0 in the file stands for them."""
+    given = layers.Input((6, 6, 3))
+    x = layers.ZeroPadding2D()(lq.layers.QuantConv2D(4, 3, name="padded", **_arguments(2))(given))
+    model = tf.keras.Model(given, lq.layers.QuantConv2D(5, 3, **_arguments(2))(_norm(x, np.random.default_rng(0))))
+    with pytest.raises(ExportError, match=r"Received: PAD between a layer and its batch norm, after padded"):
+        te.export(model, tmp_path / "x.tflite", "int8")
+
+
+def test_padding_and_flattening_of_real_values_go_on(tmp_path: Path) -> None:
+    """In front of the first quantiser nothing is an integer, and a batch norm may stand where it wants."""
+    given = layers.Input((4, 4, 3))
+    x = _norm(layers.Flatten()(layers.ZeroPadding2D()(layers.Conv2D(2, 3)(given))), np.random.default_rng(0))
+    x = lq.layers.QuantDense(6, name="a", **_arguments(2))(x)
+    model = tf.keras.Model(given, lq.layers.QuantDense(5, name="b", **_arguments(2))(x))
+    result = te.export(model, tmp_path / "x.tflite", "int8", strict=False)
+    assert result.notes[0].startswith("1 quantised layers")
+
+
+def test_layers_that_another_model_reads_too_are_no_junction(net: Callable[..., Any]) -> None:
+    model = net("plain", "2")
+    before = gather_facts(model)
+    layers.Dense(2)(layers.Flatten()(model.get_layer("q1").output))  # a second head, in no model
+    other = tf.keras.Model(model.input, layers.Flatten()(model.get_layer("q2").output))
+    assert before.junctions == gather_facts(model).junctions == gather_facts(other).junctions == ()
+    both = tf.keras.Model(model.input, [model.output, other.output])
+    assert gather_facts(both).junctions != ()
+    assert gather_facts(te.with_uint8_input(model)).junctions == ()
+
+
+def test_calibration_sees_more_than_the_comparison(
+    single: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 200th sample is the largest: its range is the input's, whatever number is compared."""
+    data = np.random.default_rng(0).uniform(-1, 1, size=(1000, 4))
+    data[199] = 50.0
+    data[999] = 500.0
+    model = single(layers.Dense(3), (4,))
+    result = te.export(model, tmp_path / "x.tflite", "int8", data=data, samples=2, strict=False)
+    assert result.agreement.samples == 2
+    scales = [
+        float(tensor.quantization.scale[0])
+        for tensor in read_model(result.path).subgraphs[0].tensors
+        if tensor.quantization is not None and tensor.quantization.scale is not None
+    ]
+    # from about -1 to 50 in 255 steps
+    assert any(scale == pytest.approx(51 / 255, rel=0.01) for scale in scales)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,16 +18,26 @@ class Promise:
     Attributes:
         top1: smallest share of samples with the same class first.
         off_share: largest share of samples off by more than the tolerance.
+        unexplained: largest error of outputs that are single numbers and have no first class, as a share of what a
+            file that always says the same would be off by (see :class:`tflite_export.Agreement`).
     """
 
     top1: float
     off_share: float
+    unexplained: float = 0.5
 
     def kept(self, agreement: Any) -> bool:
-        """Whether an :class:`tflite_export.Agreement` is at least as good."""
-        return bool(agreement.top1 >= self.top1 and agreement.off_share <= self.off_share)
+        """Whether an :class:`tflite_export.Agreement` is at least as good; never where an output is not finite."""
+        return bool(
+            agreement.top1 >= self.top1
+            and agreement.off_share <= self.off_share
+            and agreement.unexplained <= self.unexplained
+            and math.isfinite(agreement.max_error)
+        )
 
 
+# How many inputs a format that calibrates looks at, where the user gives so many.
+CALIBRATION_SAMPLES = 256
 # For formats that keep every weight as deployed: only levels on a rounding boundary may differ.
 EXACT = Promise(top1=0.98, off_share=0.1)
 
@@ -36,12 +47,14 @@ class Facts:
     """What the formats need to know of a model, gathered once.
 
     Attributes:
-        kernels: every quantised kernel as integers.
+        kernels: the quantised kernels as integers.
+        unknown: ``layer.weight`` of quantised kernels whose levels are unknown, so that they are no integers.
         kernel_bits: ``layer.weight`` -> bits, of quantised kernels.
         input_bits: layer -> bits of its input quantiser, for layers with a quantised kernel (32: real input).
         layer_types: layer -> class name, for layers with a quantised kernel.
         junctions: names of layers where paths meet or part; none in a sequential network.
         sign_inputs: layers with a quantised kernel whose input quantiser gives negative levels.
+        open_inputs: names of inputs that leave other sizes open than the batch.
     """
 
     kernels: tuple[CodedKernel, ...]
@@ -50,6 +63,8 @@ class Facts:
     layer_types: dict[str, str]
     junctions: tuple[str, ...] = ()
     sign_inputs: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    open_inputs: tuple[str, ...] = ()
 
     @property
     def binary(self) -> bool:
@@ -69,11 +84,13 @@ class Request:
         model: the Keras model.
         facts: what is known of it.
         data: representative inputs, a list of arrays [samples, ...] by input, or None.
+        batch_size: that the file will have, or None where it stays as the model's inputs have it.
     """
 
     model: Any
     facts: Facts
     data: list[Any] | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,9 +137,11 @@ class Format(ABC):
         summary: one line for a table.
         capability: what it takes.
         keeps_small: whether what is stored narrow should be unfolded at each run rather than once.
+        needs_levels: whether it stores quantised kernels as integers, and so has to know their levels.
     """
 
     keeps_small: ClassVar[bool] = False
+    needs_levels: ClassVar[bool] = True
     name: ClassVar[str]
     summary: ClassVar[str]
     capability: ClassVar[Capability]
@@ -137,6 +156,11 @@ class Format(ABC):
                     f"{name} has {bits}-bit weights, and this format takes "
                     f"{', '.join(map(str, sorted(self.capability.kernel_bits)))} bits"
                 )
+        if self.needs_levels and facts.unknown:
+            return (
+                f"the quantiser of {facts.unknown[0]} gives no equidistant levels that are known here; use a larq "
+                'quantiser, or format="float32"'
+            )
         return None
 
     def promise(self, facts: Facts) -> Promise:

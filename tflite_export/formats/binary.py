@@ -34,6 +34,8 @@ class Binary(Format):
         if facts.kernel_bits and not facts.binary:
             wide = [f"{name} has {bits}-bit weights" for name, bits in facts.kernel_bits.items() if bits != 1]
             return f'{wide[0] if wide else "no layer has 1-bit activations"}; use format="packed"'
+        if facts.open_inputs:
+            return f"{facts.open_inputs[0]} leaves a size open, and Larq Compute Engine fixes all"
         return super().refusal(facts)
 
     def build(self, request: Request) -> Built:

@@ -47,6 +47,9 @@ class Fast(Format):
 def _as_integers(graph: Graph, match: Match, bits: int, consumer: Any) -> bool:
     if graph.kind(consumer) not in _INTEGER_KERNELS or int(consumer.inputs[1]) != match.tensor:
         return False
+    # one scale is one for the whole tensor: without XNNPACK a convolution's range is then symmetric, for no sentinel
+    if graph.kind(consumer) == "CONV_2D" and len(match.scale) == 1:
+        return False
     given = int(consumer.inputs[0])
     if graph.shape(given)[-1] != match.kernel.integers.shape[-1]:  # a grouped convolution has no place for a channel
         return False

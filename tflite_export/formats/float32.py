@@ -10,6 +10,7 @@ from tflite_export.formats.registry import register_format
 class Float32(Format):
     """The plain converter's file, stripped."""
 
+    needs_levels = False
     name = "float32"
     summary = "32 bits a weight, any layer the converter takes, stock LiteRT"
     capability = Capability(
@@ -17,7 +18,8 @@ class Float32(Format):
     )
 
     def build(self, request: Request) -> Built:
-        return Built(to_litert(request.model))
+        # tflite-micro wants a fixed batch and has no merged clip; elsewhere the clip saves an operator
+        return Built(to_litert(request.model), merge_clips=request.batch_size is None)
 
 
 register_format(Float32())

@@ -13,7 +13,7 @@ from typing import Any
 from tflite_export.codes import match_constants
 from tflite_export.convert import to_litert
 from tflite_export.dynamic import store_as_bytes
-from tflite_export.formats.base import EXACT, Built, Capability, Facts, Format, Promise, Request
+from tflite_export.formats.base import CALIBRATION_SAMPLES, EXACT, Built, Capability, Facts, Format, Promise, Request
 from tflite_export.formats.registry import register_format
 from tflite_export.graph import Graph
 from tflite_export.integer import IntegerRewriter
@@ -21,7 +21,7 @@ from tflite_export.samples import generated_inputs
 from tflite_export.strip import drop_unused_operators
 from tfqprune.errors import ExportError
 
-_CALIBRATION = 64
+_GENERATED = 64
 
 
 class Int8(Format):
@@ -86,12 +86,12 @@ def _calibrated(request: Request) -> Built:
     notes: tuple[str, ...] = ()
     data = request.data
     if data is None:
-        data = generated_inputs(request.model, _CALIBRATION)
+        data = generated_inputs(request.model, _GENERATED)
         notes = ("calibrated on generated inputs: pass data=... with real ones for a better file",)
     names = list(request.model.input_names)
 
     def representative() -> Iterator[dict[str, Any]]:
-        for i in range(min(len(data[0]), 4 * _CALIBRATION)):
+        for i in range(min(len(data[0]), CALIBRATION_SAMPLES)):
             yield {name: array[i : i + 1] for name, array in zip(names, data)}
 
     def configure(converter: Any) -> None:

@@ -56,7 +56,8 @@ def choose_format(facts: Facts, optimize: str) -> tuple[str, str]:
             refusal = "larq-compute-engine is not installed here"
         if refusal is None:
             return "binary", "every quantised kernel is +-1: Larq Compute Engine stores and computes single bits"
-        return "packed", f"every quantised kernel is +-1, but {refusal}; packed stores single bits for stock LiteRT"
+        if get_format("packed").refusal(facts) is None:
+            return "packed", f"every quantised kernel is +-1, but {refusal}; packed stores single bits for stock LiteRT"
     if optimize == "speed" and "fast" in _FORMATS and _FORMATS["fast"].refusal(facts) is None:
         return "fast", f"{widths}-bit kernels, speed wanted: 8 bits stored, integer kernels"
     if get_format("packed").refusal(facts) is None:
