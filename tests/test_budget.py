@@ -145,11 +145,25 @@ def test_what_measures_belongs_to_the_budget() -> None:
     assert description(measure_latency=partial(device, name=object())) == f"{__name__}.device(name, object)"
 
 
+def test_measured_on_files_like_those_that_are_exported() -> None:
+    budget = tq.Budget(tflite_bytes=0.5, tflite_format="packed")
+    assert budget.exported("packed", "speed") == tq.Budget(
+        tflite_bytes=0.5, tflite_format="packed", tflite_optimize="speed"
+    )
+    for change in ({"tflite_format": "packed"}, {"tflite_optimize": "speed"}):
+        with pytest.raises(BudgetError, match=rf"{next(iter(change))}='\w+'\. Received: .*Leave it out of the budget"):
+            tq.Budget(tflite_bytes=0.5, **change).exported("auto", "size")
+    # What is counted has no format.
+    assert tq.Budget(memory=0.5, tflite_format="packed").exported("fast", "size").as_dict() == {"memory": 0.5}
+
+
 def test_only_what_makes_a_difference_is_described() -> None:
     assert tq.Budget(memory=0.5, measure_latency=device, tflite_format="packed").as_dict() == {"memory": 0.5}
     assert tq.Budget(tflite_bytes=0.5).as_dict() == {"tflite_bytes": 0.5}
     packed = tq.Budget(tflite_bytes=0.5, tflite_format="packed")
     assert packed.as_dict() == {"tflite_bytes": 0.5, "tflite_format": "packed"}
+    fast = tq.Budget(tflite_bytes=0.5, tflite_optimize="speed")
+    assert fast.as_dict() == {"tflite_bytes": 0.5, "tflite_optimize": "speed"}
     assert str(packed) == "tflite_bytes 0.5"
     assert "tflite_format" not in tq.Budget(latency=0.5, measure_latency=device, tflite_format="packed").as_dict()
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfqprune as tq
-from tfqprune.errors import BudgetError, PlanError
+from tfqprune.errors import BudgetError, ExportError, PlanError
 from tfqprune.fitting import Fitter
-from tfqprune.measuring import StandIn
+from tfqprune.measuring import Meter, StandIn
 
 K = tf.keras.layers
 
@@ -197,6 +197,38 @@ def test_latency_with_a_fixed_part(graph: tq.ChannelGraph) -> None:
         tight.fit(uniform(tight))
 
 
+def test_the_smallest_model_is_not_asked_for_where_a_larger_one_holds(graph: tq.ChannelGraph) -> None:
+    """A toy that no format can store says nothing about the others; where all others break the budget, it is needed."""
+
+    def device(slim: tf.keras.Model) -> float:
+        if tq.cost(slim).params == 9 + 1 + 2:
+            raise ExportError("Expected a model that this format can store. Received: a toy.")
+        return 10 + 2 * tq.cost(slim).macs / 252
+
+    def fitted(share: float) -> dict[str, int]:
+        fitter = Fitter(graph, SCORES, tq.Budget(latency=share, measure_latency=device))
+        return fitter.fit(uniform(fitter)).counts
+
+    assert fitted(10.8 / 12) == {"a": 2, "b": 4}  # as above
+    with pytest.raises(ExportError, match="a toy"):
+        fitted(10.2 / 12)
+
+
+def test_a_fixed_part_costs_few_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By proportion, 11.4 of 12 ms are 95 % of the MACs and then a little less each time; 70 % of them is the solution.
+    wide = tq.ChannelGraph(tf.keras.Sequential([K.Dense(1000, input_shape=(3,), name="wide"), K.Dense(2)]))
+    measured = []
+
+    def measure(self: Meter, slim: tf.keras.Model) -> dict[str, float]:
+        measured.append(slim)
+        return {"latency": 10 + 2 * tq.cost(slim).macs / 5000}
+
+    monkeypatch.setattr("tfqprune.measuring.Meter._measure", measure)
+    fitter = Fitter(wide, {"wide": np.arange(1000.0)}, tq.Budget(latency="11.4 ms"))
+    assert fitter.fit(uniform(fitter)).counts == {"wide": 300}
+    assert len(measured) <= 9
+
+
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.8])
 def test_no_unit_could_be_given_back_on_a_device_that_computes_in_blocks(graph: tq.ChannelGraph, share: float) -> None:
     measured = []
@@ -246,6 +278,12 @@ def test_stand_in_halves_what_it_cannot_foresee() -> None:
     assert not stand_in.learn({"tflite_bytes": 160.0, "memory": 50.0}, held=False)
     assert stand_in.holds({"memory": 40.0})
     assert not stand_in.holds({"memory": 41.0})
+    below = StandIn(limits)
+    for size, memory in ((160.0, 50.0), (155.0, 40.0)):
+        below.learn({"tflite_bytes": size, "memory": memory}, held=False)
+    # Three in a row broke it, the original among them: half of 40, not 40 + 150 - 155.
+    assert below.holds({"memory": 20.0})
+    assert not below.holds({"memory": 21.0})
     assert stand_in.learn({"tflite_bytes": 140.0, "memory": 40.0}, held=True)
     # 40 held and 50 broke: the estimate of 50 is known to be wrong, so 45 is next.
     assert stand_in.holds({"memory": 45.0})

@@ -45,6 +45,16 @@ def test_bytes_of_the_real_file(tmp_path, measured) -> None:
     assert len(measured) <= 9
 
 
+def test_bytes_of_the_kind_of_file_that_is_exported(tmp_path) -> None:
+    sizes = {}
+    for purpose in ("size", "speed"):
+        fitter = make_fitter(tq.Budget(tflite_bytes=1.0, tflite_optimize=purpose))
+        file = te.export(fitter.graph.model, tmp_path / "whole.tflite", optimize=purpose, samples=1, strict=False)
+        assert fitter.limits.limits["tflite_bytes"] == file.bytes
+        sizes[purpose] = file.bytes
+    assert sizes["size"] < sizes["speed"]
+
+
 def test_latency_of_the_real_file(measured) -> None:
     # Times of a file this small are mostly noise, so only the two ends are sure.
     fitter = make_fitter(tq.Budget(latency=1.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -50,6 +50,8 @@ _EXAMPLES = {
     "tflite_bytes": '"250 KiB"',
     "latency": '"5 ms"',
 }
+#: how files are exported that nobody has a wish for
+_USUAL = {"tflite_format": "auto", "tflite_optimize": "size"}
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S*)\s*")
 
 Amount = float | int | str
@@ -73,6 +75,7 @@ class Budget:
         measure_latency: measures a slim model somewhere else, on a device for example; gets the
             uncompiled Keras model and returns milliseconds. A search that is resumed knows it by its name.
         tflite_format: the format to export in for the measured costs.
+        tflite_optimize: "size" or "speed", what the format "auto" goes by.
 
     Raises:
         BudgetError: no cost given; an amount of zero or below, not finite, above 100 %, of an
@@ -87,6 +90,7 @@ class Budget:
     latency: Amount | None = None
     measure_latency: Callable[[Any], float] | None = None
     tflite_format: str = "auto"
+    tflite_optimize: str = "size"
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class Budget:
         latency: Amount | None = None,
         measure_latency: Callable[[Any], float] | None = None,
         tflite_format: str = "auto",
+        tflite_optimize: str = "size",
         **unknown: Any,
     ) -> None:
         if unknown:
@@ -116,6 +121,7 @@ class Budget:
             )
         object.__setattr__(self, "measure_latency", measure_latency)
         object.__setattr__(self, "tflite_format", tflite_format)
+        object.__setattr__(self, "tflite_optimize", tflite_optimize)
         if not self.names:
             raise BudgetError(
                 f"Expected a budget for at least one of {', '.join(COUNTED + MEASURED)}, as in Budget(memory=0.5). "
@@ -139,9 +145,25 @@ class Budget:
         if elsewhere:
             content["measure_latency"] = _title(self.measure_latency)
         exported = self.tflite_bytes is not None or (self.latency is not None and not elsewhere)
-        if exported and self.tflite_format != "auto":
-            content["tflite_format"] = self.tflite_format
-        return content
+        return content | {key: getattr(self, key) for key in _USUAL if exported and getattr(self, key) != _USUAL[key]}
+
+    def exported(self, format: str, optimize: str) -> Budget:
+        """The same bounds, measured on files of the format that the result is exported in.
+
+        Args:
+            format: as for ``tflite_export.export``.
+            optimize: likewise.
+
+        Raises:
+            BudgetError: the budget itself asks for another one.
+        """
+        for key, wanted in (("tflite_format", format), ("tflite_optimize", optimize)):
+            if self.measured and getattr(self, key) not in (_USUAL[key], wanted):
+                raise BudgetError(
+                    f"Expected a budget that is measured on files like those that are exported: {key}={wanted!r}. "
+                    f"Received: {key}={getattr(self, key)!r}. Leave it out of the budget: the export's own counts."
+                )
+        return replace(self, tflite_format=format, tflite_optimize=optimize)
 
     def resolve(self, original: Mapping[str, float]) -> Limits:
         """Turns the budget into absolute limits.

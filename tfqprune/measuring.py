@@ -6,7 +6,6 @@ import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -84,7 +83,9 @@ class Meter:
 
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "slim.tflite"
-                result = tflite_export.export(slim, path, format=budget.tflite_format, samples=1, strict=False)
+                result = tflite_export.export(
+                    slim, path, format=budget.tflite_format, optimize=budget.tflite_optimize, samples=1, strict=False
+                )
                 if "tflite_bytes" in budget.measured:
                     costs["tflite_bytes"] = float(result.bytes)
                 if "latency" in budget.measured and "latency" not in costs:
@@ -151,8 +152,6 @@ class StandIn:
         limits: the budget, with all costs of the original model.
     """
 
-    FOLLOWS: ClassVar[dict[str, str]] = FOLLOWS
-
     def __init__(self, limits: Limits) -> None:
         self._limits = {name: limit for name, limit in limits.limits.items() if name in FOLLOWS}
         #: counted and measured cost of the smallest model that broke a limit, of the largest that held all
@@ -168,7 +167,9 @@ class StandIn:
             return math.inf
         large, above = self._broke[name]
         if name not in self._held:
-            return large * limit / above if name == "latency" else large + limit - above
+            expected = large * limit / above if name == "latency" else large + limit - above
+            # Where much is fixed, estimates come down slowly from above; a model that holds is worth more than a guess.
+            return expected if self._in_a_row < _SAME_SIDE else min(expected, large / 2)
         small, within = self._held[name]
         if small >= large:
             return small  # a small model that is slower than a larger one: what held is all that is sure

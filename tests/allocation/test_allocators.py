@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import keras_tuner
 import larq as lq
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 import tfqprune as tq
 from tfqprune.allocation import Allocator, SensitivityCurves, allocator_names, get_allocator, register_allocator
+from tfqprune.allocation.base import unscored
 from tfqprune.allocation.curves import measure
 from tfqprune.allocation.identity import model_digest
 from tfqprune.errors import ActivationError, BudgetError, DataError, EvaluationError, OutputError, PlanError
@@ -371,6 +373,51 @@ def test_metric_of_a_plan_evaluator_belongs_to_its_curves(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="metric changed"):
         curves("loss", "a.json")
     assert curves("loss", "b.json").baseline == -evaluator({})["loss"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "sign"),
+    [
+        ("mae", "mae", -1),
+        ("binary_accuracy", "binary_accuracy", 1),
+        (keras_tuner.Objective("val_mine", "min"), "mine", -1),
+    ],
+)
+def test_the_way_a_metric_goes(metric: object, name: str, sign: int) -> None:
+    def mine(labels: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(values) + 1
+
+    model = network("float")
+    model.compile("sgd", "mse", ["mae", "binary_accuracy", mine])
+    x = noise()[0]
+    data = x, np.round(np.random.default_rng(1).random((len(x), model.output_shape[-1])))
+    evaluator = PlanEvaluator(tq.ChannelGraph(model), data)
+    allocator = tq.SensitivityAllocator(tq.Budget(memory=0.8), evaluator, metric=metric, ladder=(0.5,))
+    allocator.allocate(model, "latent_l1")
+    assert allocator.curves.baseline == sign * evaluator({})[name] != 0
+    with pytest.raises(PlanError, match=r"keras_tuner.Objective\('val_mine', 'max'\)"):
+        tq.SensitivityAllocator(tq.Budget(memory=0.8), evaluator, metric="mine")
+
+
+def test_a_meter_measures_for_several_allocators() -> None:
+    model, measured = network("float"), []
+
+    def device(slim: tf.keras.Model) -> float:
+        measured.append(slim)
+        return 100.0 / len(measured)  # another reading each time
+
+    budget = tq.Budget(latency=0.5, measure_latency=device)
+    graph = tq.ChannelGraph(model)
+    fitter = Fitter(graph, unscored(graph), budget)
+    for allocator in (tq.UniformAllocator(budget), tq.SlimmingAllocator(budget)):
+        plan = allocator.allocate(model, "latent_l1", meter=fitter.meter)
+        assert plan.notes["costs"]["latency"] <= 50  # half of what was read at first
+    assert [slim.count_params() for slim in measured].count(model.count_params()) == 1
+    for other in (tq.Budget(latency=0.6, measure_latency=device), tq.Budget(memory=0.5)):
+        with pytest.raises(BudgetError, match="Expected a meter of this model and of"):
+            tq.UniformAllocator(other).allocate(model, meter=fitter.meter)
+    with pytest.raises(BudgetError, match="Expected a meter of this model and of"):
+        tq.UniformAllocator(budget).allocate(network("dorefa_residual"), meter=fitter.meter)
 
 
 def test_path_of_curves_is_looked_at_first(tmp_path: Path) -> None:

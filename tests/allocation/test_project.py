@@ -38,6 +38,14 @@ def test_overwriting_starts_anew(tmp_path: Path) -> None:
     assert facts(folder) == {"seed": 1}
 
 
+def test_a_link_is_not_overwritten(tmp_path: Path) -> None:
+    Project(tmp_path / "search", {"seed": 0})
+    (tmp_path / "link").symlink_to(tmp_path / "search")
+    with pytest.raises(OutputError, match=r"/link'.*symbolic link\)\. Choose another directory"):
+        Project(tmp_path / "link", {"seed": 1}, overwrite=True)
+    assert facts(tmp_path / "search") == {"seed": 0}
+
+
 def test_facts_are_replaced_until_they_bind(tmp_path: Path) -> None:
     Project(tmp_path, {"seed": 0}).add({"data": "a"})
     for name in ("oracle.json", "scores.npz", "notes.txt"):

@@ -139,6 +139,20 @@ def test_interrupted_search_goes_on(make_tuner, train, validation, monkeypatch) 
     assert len(calls) == 7
 
 
+def test_a_folder_whose_name_reads_like_a_pattern(make_tuner, train, validation, tmp_path) -> None:
+    # As a pattern, "run[1]" is not itself, but run1: whose trials are those of another search.
+    found = {}
+    for name, seed in (("run1", 1), ("run[1]", 2)):
+        tuner = make_tuner(directory=tmp_path / name, max_trials=3, seed=seed)
+        tuner.search(train, validation_data=validation, verbose=0)
+        found[name] = tuner.records()
+    assert found["run1"] != found["run[1]"]
+    again = make_tuner(directory=tmp_path / "run[1]", max_trials=4, seed=2)
+    assert again.records() == found["run[1]"]
+    again.search(train, validation_data=validation, verbose=0)
+    assert again.records()[:3] == found["run[1]"]
+
+
 def test_reading_results_needs_no_search(make_tuner, train, validation) -> None:
     tuner = make_tuner(max_trials=3)
     with pytest.raises(PlanError, match=r"call search\(\) first"):
@@ -504,6 +518,10 @@ def test_time_left_is_shared_by_workers() -> None:
     assert display.line(best, 20.0).endswith("20.0 s, 40 s left")
 
 
+def test_a_size_weight_of_numpy() -> None:
+    assert Goal("val_accuracy", np.float32(0.5)).of({"val_accuracy": 0.75}, 0.5)["soft_objective"] == 0.5
+
+
 def test_soft_size_and_the_front(make_tuner, model, train, validation, tmp_path) -> None:
     tuner = make_tuner(max_trials=14, size_weight=0.4)
     tuner.search(train, validation_data=validation, verbose=0)
@@ -653,8 +671,8 @@ def test_curves_that_do_not_fit_are_refused(make_tuner, train, validation, curve
         ({"share": "stages"}, PlanError, "Received: 'stages'"),
         ({"criterion": "latent_l9"}, CriterionError, "latent_l9"),
         ({"optimizer": "adma", "evaluation": "finetune"}, DataError, "adma"),
-        ({"size_weight": -0.1}, ValueError, "at least 0"),
-        ({"size_weight": math.nan}, ValueError, "at least 0"),
+        ({"size_weight": -0.1}, PlanError, "at least 0"),
+        ({"size_weight": math.nan}, PlanError, "at least 0"),
         ({"exclude": ["first", "second", "third", "fourth"]}, BudgetError, "smallest reachable"),
         ({"exclude": ["nothing"]}, PlanError, "'nothing'"),
     ],

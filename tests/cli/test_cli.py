@@ -156,6 +156,21 @@ class TestErrors:
         assert "RuntimeError: a bug" in answer.err
         assert "Please report it" in answer.err
 
+    def test_trouble_of_the_machine_is_one_line(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def full(*arguments: object) -> None:
+            raise OSError(28, "No space left on device", "slim.keras")
+
+        monkeypatch.setattr("tfqprune.cli.summary.open_model", full)
+        (tmp_path / "model.keras").touch()
+        answer = run("summary", tmp_path / "model.keras")
+        assert answer.code == 1
+        assert answer.err == (
+            "Error: Expected files that can be read and written. Received: [Errno 28] No space left on device: "
+            "'slim.keras'.\n"
+        )
+
     def test_interrupted(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(*arguments: object) -> None:
             raise KeyboardInterrupt

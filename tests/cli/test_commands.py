@@ -23,6 +23,9 @@ else:
     import tomli as tomllib
 
 
+K = tf.keras.layers
+
+
 def cost_of(path: Path) -> dict[str, float]:
     return dict(tq.cost(tf.keras.models.load_model(path)).as_dict())
 
@@ -44,8 +47,10 @@ class TestPrune:
 
     def test_settings_repeat_the_run(self, run: Run, model_file: Path, tmp_path: Path) -> None:
         first = tmp_path / "first.keras"
-        run("prune", model_file, "-r", "stage1_block1_conv1=0.5", "--criterion", "deployed_l1", "-o", first)
+        given = "--criterion", "deployed_l1", "--overwrite", "--trust"
+        run("prune", model_file, "-r", "stage1_block1_conv1=0.5", *given, "-o", first)
         settings = tomllib.loads((tmp_path / "first.keras.toml").read_text())["prune"]
+        assert not {"overwrite", "trust"} & set(settings)  # leave that was given once
         assert (settings["criterion"], settings["ratio"], settings["align"]) == (
             "deployed_l1", ["stage1_block1_conv1=0.5"], 1
         )  # fmt: skip
@@ -86,6 +91,7 @@ class TestPrune:
             (("--plan", "p.json", "--align", 8, "--exclude", "a"), 2, "Expected no --align and --exclude with --plan"),
             (("-r", 0.3, "--method", "sensitivity"), 2, "Expected no --method with --ratio"),
             (("-r", 0.3, "--criterion", "redundncy"), 2, "Did you mean 'redundancy'?"),
+            (("-r", 0.3, "--learning-rate", 0), 2, "Expected a number above 0. Received: 0."),
         ]:
             answer = run("prune", model_file, "-o", slim, *arguments)
             assert answer.code == code
@@ -99,6 +105,15 @@ class TestPrune:
         assert answer.err.startswith("Error: Expected a new file.")
         assert answer.err.count("\n") == 1
         assert slim.read_text() == "mine"
+
+    def test_images_of_any_size(self, run: Run, tmp_path: Path) -> None:
+        """What cannot be counted is left empty, when all the work is done."""
+        layers = [K.Conv2D(8, 3), K.GlobalAveragePooling2D(), K.Dense(3, activation="softmax")]
+        tf.keras.Sequential([K.Input((None, None, 1)), *layers]).save(tmp_path / "free.keras")
+        answer = run("prune", tmp_path / "free.keras", "-r", 0.5, "-o", tmp_path / "slim.keras", "--json")
+        assert (answer.code, answer.err) == (0, "")
+        counted = {"accuracy": None, "params": 4 * 9 + 4 + 4 * 3 + 3, "macs": None, "bops": None, "memory": 4 * 55}
+        assert answer.json["slim"] == counted
 
     def test_data_that_do_not_go_with_the_model(self, run: Run, model_file: Path, tmp_path: Path) -> None:
         np.savez(tmp_path / "wide.npz", x=np.zeros((30, 9, 8, 1), np.float32), y=np.arange(30) % 2)
@@ -164,6 +179,36 @@ class TestSearch:
             assert refused.code == 2
             assert said in refused.err
 
+    def test_a_mistake_does_not_bind_the_folder(
+        self, run: Run, model_file: Path, data_file: Path, tmp_path: Path
+    ) -> None:
+        command = ["search", model_file, "--data", data_file, "-b", "memory=0.8", "-o", tmp_path / "found"]
+        (tmp_path / "text.json").write_text("none")
+        other = tq.SensitivityCurves({"model": "another"}, 1.0, {}, {}).save(tmp_path / "other.json")
+        for curves, said in (
+            (tmp_path / "typo.json", "typo.json', which does not exist."),
+            (tmp_path / "text.json", "which holds none"),
+            (other, "Received: curves of another one"),
+        ):
+            answer = run(*command, "--curves", curves)
+            assert (answer.code, said in answer.err) == (1, True), answer.err
+            assert not (tmp_path / "found").exists()
+
+    def test_other_data_of_the_same_name(self, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+        data, folder = tmp_path / "data.npz", tmp_path / "found"
+        with np.load(data_file) as arrays:
+            content = dict(arrays)
+        np.savez(data, **content)
+        command = ["search", model_file, "--data", data, "-b", "memory=0.8", "--method", "uniform", "-o", folder]
+        command += ["--criterion", "deployed_l1"]
+        assert run(*command).code == 0
+        state = folder / "run.json"
+        state.write_text(state.read_text().replace("finished", "running"))
+        np.savez(data, **{**content, "y_train": content["y_train"][::-1]})
+        answer = run(*command)
+        assert answer.code == 1
+        assert "one in which samples changed" in answer.err
+
     @pytest.mark.slow
     @pytest.mark.parametrize("method", ["uniform", "sensitivity", "slimming"])
     def test_methods(self, method: str, run: Run, model_file: Path, data_file: Path, tmp_path: Path) -> None:
@@ -180,6 +225,24 @@ class TestSearch:
         assert answer.code == 1
         assert "is the smallest reachable" in answer.err
         assert not (tmp_path / "s").exists()
+
+
+def test_train_prune_knows_other_data_of_the_same_name(
+    run: Run, model_file: Path, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tq.HolisticAllocator, "allocate", interrupted)
+    with np.load(data_file) as arrays:
+        content = dict(arrays)
+    np.savez(tmp_path / "data.npz", **content)
+    command = ["train-prune", model_file, "--data", tmp_path / "data.npz", "-b", "params=0.6", "-o", tmp_path / "run"]
+    assert run(*command).code == run(*command).code == 130
+    np.savez(tmp_path / "data.npz", **{**content, "y_test": content["y_test"][::-1]})
+    answer = run(*command)
+    assert answer.code == 1
+    assert "one in which samples changed" in answer.err
 
 
 @pytest.mark.slow
@@ -234,6 +297,18 @@ class TestFiles:
         assert answer.code == 1
         assert "does NOT agree" in answer.out
         assert run("verify", other, file, "--at-least", 0).code == 0
+
+    def test_verify_single_numbers(self, run: Run, tmp_path: Path) -> None:
+        inputs = tf.keras.Input((4,))
+        model = tf.keras.Model(inputs, tf.keras.layers.Dense(1, name="last")(inputs))
+        model.save(tmp_path / "model.keras")
+        assert run("export", tmp_path / "model.keras", "-o", tmp_path / "m.tflite").code == 0
+        answer = run("verify", tmp_path / "model.keras", tmp_path / "m.tflite")
+        assert (answer.code, "agrees" in answer.out) == (0, True)
+        model.set_weights([-value for value in model.get_weights()])
+        model.save(tmp_path / "other.keras")
+        answer = run("verify", tmp_path / "other.keras", tmp_path / "m.tflite")
+        assert (answer.code, "does NOT agree" in answer.out, "single numbers" in answer.out) == (1, True, True)
 
     def test_benchmark(self, file: Path, run: Run) -> None:
         answer = run("benchmark", file, "--runs", 3, "--json")

@@ -57,6 +57,14 @@ def test_refused(photographs: Path) -> None:
         inputs.open_data(SESSION, "digits", small((8, 8, 1), 9), resize=False, **OPTIONS)  # type: ignore[arg-type]
 
 
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    (tmp_path / "sub").mkdir()
+    inputs.free_file(tmp_path / "sub" / "slim.keras", overwrite=False)
+    with pytest.raises(OutputError, match=r"which cannot be written\. Choose another one"):
+        inputs.free_file(tmp_path / "slim.keras", overwrite=True)
+
+
 def test_several_inputs() -> None:
     a, b = tf.keras.Input((2,)), tf.keras.Input((2,))
     model = tf.keras.Model([a, b], tf.keras.layers.Dense(2)(a + b))

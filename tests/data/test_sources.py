@@ -171,6 +171,15 @@ class TestArrays:
         with pytest.raises(DataError, match=said):
             data.load(str(tmp_path / "a.npz"))
 
+    def test_damaged_files_are_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "a.npz").touch()
+        with pytest.raises(DataError, match=r"'.*a.npz', which cannot be read \(No data left"):
+            data.load(str(tmp_path / "a.npz"))
+        np.save(tmp_path / "b.npy", X)
+        (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+        with pytest.raises(DataError, match=r"'.*b.npz', a .npy file with one array, renamed"):
+            data.load(str(tmp_path / "b.npz"))
+
     def test_pickled_objects_are_refused(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", x=np.array([{}, None], dtype=object), y=Y)
         with pytest.raises(DataError, match=r"cannot be read.*allow_pickle"):
@@ -207,6 +216,22 @@ class TestFunction:
         found = data.load(f"some_sources:{function}")
         assert (len(found.train), len(found.validation), len(found.test)) == sizes
         assert str(Path.cwd()) not in sys.path
+
+    def test_limit_holds_for_parts_that_exist(self) -> None:
+        found = data.load("some_sources:splits", limit=50)
+        assert (len(found.train), len(found.validation), len(found.test)) == (50, 50, 50)
+        assert len(set(found.train.y.tolist())) == 10  # classes in proportion
+        with pytest.raises(DataError, match="limit of at least 10"):
+            data.load("some_sources:splits", limit=9)
+
+    @pytest.mark.parametrize(
+        ("said", "text"),
+        [("ValueError: broken", "raise ValueError('broken')"), ("SyntaxError", "x ="), ("SystemExit: 2", "exit(2)")],
+    )
+    def test_a_module_that_cannot_be_imported(self, said: str, text: str) -> None:
+        Path("broken_sources.py").write_text(text)
+        with pytest.raises(DataError, match=rf"Received: 'broken_sources:make' \({said}"):
+            data.load("broken_sources:make")
 
     @pytest.mark.parametrize(
         ("name", "said"),

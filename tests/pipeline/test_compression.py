@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework.config import disable_op_determinism
 
 import tfqprune as tq
 from tfqprune import zoo
+from tfqprune.criteria import get_criterion
 from tfqprune.data import DataSplits, load
-from tfqprune.errors import BudgetError, DataError, ModelTypeError, OutputError
+from tfqprune.errors import (
+    BudgetError,
+    CriterionError,
+    DataError,
+    ExportError,
+    ModelTypeError,
+    OutputError,
+    PlanError,
+)
+from tfqprune.measuring import Meter
 from tfqprune.pipeline.environment import command, processor, versions
-from tfqprune.report import read
+from tfqprune.pipeline.variants import accuracy
+from tfqprune.report import VariantRow, read
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +110,6 @@ def test_goes_on_where_it_stopped(result, trained: tf.keras.Model, digits: DataS
     assert again["bayesian"].row.accuracy == result["bayesian"].row.accuracy
 
 
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    """As the demonstration has it; taken back, because it changes what other tests in this process see."""
-    tf.config.experimental.enable_op_determinism()
-    yield
-    disable_op_determinism()
-
-
 @pytest.mark.usefixtures("deterministic")
 def test_same_seed_same_plans_and_figures(trained: tf.keras.Model, digits: DataSplits, tmp_path: Path) -> None:
     rows, plans = [], []
@@ -140,12 +142,184 @@ def test_refused_before_any_work(trained: tf.keras.Model, digits: DataSplits, tm
         tq.compress(
             trained, ([np.zeros((3, 2)), np.zeros((3, 4))], np.zeros(3)), digits.validation, budget=budget, **given
         )
+    for options, error, said in (
+        ({"budget": 0.7}, BudgetError, "tfqprune.Budget"),
+        ({"learning_rate": 0.0}, DataError, "learning_rate"),
+        ({"batch_size": 0}, DataError, "batch_size"),
+        ({"max_trials": 0}, PlanError, "max_trials"),
+        ({"criterion": "latent_l9"}, CriterionError, "latent_l9"),
+        ({"format": "tflite"}, ExportError, "'tflite'"),
+        ({"format": "binary"}, ExportError, "format 'binary' can store"),
+        ({"optimize": "sped"}, ExportError, "'sped'"),
+        ({"budget": tq.Budget(tflite_bytes=0.7, tflite_format="int8")}, BudgetError, "tflite_format='int8'"),
+    ):
+        with pytest.raises(error, match=said):
+            tq.compress(trained, digits.train, digits.validation, **{"budget": budget, **given, **options})
     a, b = (tf.keras.Input((2,)) for _ in range(2))
     two = tf.keras.Model([a, b], tf.keras.layers.Dense(2)(tf.keras.layers.Dense(4)(tf.keras.layers.Add()([a, b]))))
     data = ([np.zeros((3, 2)), np.zeros((3, 2))], np.zeros(3))
     with pytest.raises(ModelTypeError, match=r"one input and one output\. Received: .* with 2 and 1"):
         tq.compress(two, data, data, budget=budget, **given)
     assert not (tmp_path / "run").exists()
+
+
+K = tf.keras.layers
+
+
+class Twice(K.Layer):
+    """A layer that Keras does not know when it loads a file."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return 2 * inputs
+
+
+def dense(*between: K.Layer, units: int = 3, activation: str | None = "softmax") -> tf.keras.Model:
+    """Dense 8 -> layers -> dense 8 -> dense, on 4 numbers."""
+    tf.keras.utils.set_random_seed(0)
+    layers = [K.Dense(8, activation="relu", name="a"), *between, K.Dense(8, activation="relu", name="b")]
+    return tf.keras.Sequential([K.Input((4,), name="x"), *layers, K.Dense(units, activation=activation, name="c")])
+
+
+def few(count: int = 32, outputs: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, 4)).astype("float32")
+    return x, rng.integers(0, 3, count) if outputs is None else rng.normal(size=(count, outputs)).astype("float32")
+
+
+def quick(model: tf.keras.Model, folder: Path, data: Any = None, **options: Any) -> tq.CompressionResult:
+    """A run without training."""
+    data = few() if data is None else data
+    given = {"budget": tq.Budget(params=0.7), "method": "uniform", "epochs": 0, "verbose": 0, "report": False}
+    return tq.compress(model, data, data, output_dir=folder, **{**given, **options})
+
+
+def interrupt(folder: Path) -> None:
+    """As if the run had been interrupted at its very end."""
+    state = folder / "run.json"
+    state.write_text(state.read_text().replace("finished", "running"))
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No files."""
+    monkeypatch.setattr(
+        "tfqprune.pipeline.line.measure_variant",
+        lambda name, *parts, **options: asdict(VariantRow(name, 0.5, 1, 1, 1, 1.0)),
+    )
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    ("layer", "method"), [(Twice, "uniform"), (lambda: K.Lambda(lambda x: 2 * x), "uniform"), (K.ReLU, "holistic")]
+)
+def test_goes_on_with_layers_that_keras_does_not_load(layer, method: str, tmp_path: Path) -> None:
+    model = dense(layer())
+    first = quick(model, tmp_path, method=method, epochs=1)
+    interrupt(tmp_path)
+    again = quick(model, tmp_path, method=method, epochs=1)
+    assert again["dense"].model is model
+    assert again[method].plan == first[method].plan
+    x, _ = few()
+    np.testing.assert_array_equal(again[method].model(x), first[method].model(x))
+    assert not np.allclose(first[method].model(x), tq.prune(model, first[method].plan)(x))  # it was trained
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_criterion_is_known_again_by_what_it_does(tmp_path: Path) -> None:
+    for _ in range(2):
+        quick(dense(), tmp_path, criterion=get_criterion("latent_l1"))
+        interrupt(tmp_path)
+    other = dense()
+    other.get_layer("a")._name = "another"  # as Keras names layers that have none, by a number of its own
+    with pytest.raises(OutputError, match="groups changed"):
+        quick(other, tmp_path, criterion=get_criterion("latent_l1"))
+    with pytest.raises(OutputError, match="criterion changed"):
+        quick(dense(), tmp_path, criterion=get_criterion("latent_l2"))
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_other_data_or_another_loss_is_another_run(tmp_path: Path) -> None:
+    x, y = few()
+    model = dense()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    quick(model, tmp_path, (x, y))
+    interrupt(tmp_path)
+    for data in ((x, (y + 1) % 3), (x + 1, y)):
+        with pytest.raises(OutputError, match="samples changed"):
+            quick(model, tmp_path, data)
+    model.compile("sgd", "sparse_categorical_crossentropy", loss_weights=[0.5])
+    with pytest.raises(OutputError, match="loss changed"):
+        quick(model, tmp_path, (x, y))
+    model.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy())  # the same loss in other words
+    quick(model, tmp_path, (x, y))
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_measured_once_for_all_methods_on_files_of_its_own_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def measure(self: Meter, slim: tf.keras.Model) -> dict[str, float]:
+        assert (self.budget.tflite_format, self.budget.tflite_optimize) == ("float16", "speed")
+        measured.append(slim.count_params())
+        return {"tflite_bytes": 2.0 * slim.count_params() + len(measured)}  # never twice the same
+
+    monkeypatch.setattr(Meter, "_measure", measure)
+    model = dense()
+    result = quick(
+        model, tmp_path, budget=tq.Budget(tflite_bytes=0.7), method=("uniform", "slimming"), format="float16",
+        optimize="speed",
+    )  # fmt: skip
+    assert measured.count(model.count_params()) == 1
+    limit = 0.7 * (2 * model.count_params() + 1)
+    assert result.network.budget == {"tflite_bytes": pytest.approx(limit)}
+    for variant in result.variants[1:]:
+        assert variant.plan.notes["costs"]["tflite_bytes"] <= limit
+
+
+@pytest.mark.parametrize("metrics", [None, ["mae"]])
+def test_a_regression_is_judged_by_its_loss(metrics: list[str] | None, tmp_path: Path) -> None:
+    """Two outputs and values, not classes: there is no accuracy to show."""
+    model = dense(units=2, activation=None)
+    model.compile("sgd", "mse", metrics)
+    result = quick(model, tmp_path, few(outputs=2), method=("sensitivity", "bayesian"), max_trials=2)
+    assert [variant.row.accuracy for variant in result.variants] == [None, None, None]
+    assert result.best.name == "sensitivity"  # the first
+    trials = json.loads((tmp_path / "bayesian" / "trials" / "trials.json").read_text())
+    assert [trial["value"] for trial in trials] == [trial["metrics"]["val_loss"] for trial in trials]
+    assert tq.SensitivityCurves.load(tmp_path / "sensitivity" / "curves.json").baseline < 0
+    assert result.network.trials == result.network.curves == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "share"),
+    [
+        (np.array([0, 1, 1]), 2 / 3),
+        (np.array([[0.0], [1.0], [1.0]]), 2 / 3),
+        (np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), 2 / 3),
+        (np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]), None),  # values
+        (np.array([0.5, 1.0, 1.0]), None),
+        (np.array([[1, 1], [0, 2], [0, 1]]), None),
+    ],
+)
+def test_accuracy_of_classes_alone(labels: np.ndarray, share: float | None) -> None:
+    model = tf.keras.Sequential([K.Input((2,)), K.Activation("linear")])
+    x = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
+    assert accuracy(model, x, labels) == (None if share is None else pytest.approx(share))
+
+
+def test_images_of_any_size(tmp_path: Path) -> None:
+    """Multiplications cannot be counted, which stops nothing."""
+    tf.keras.utils.set_random_seed(0)
+    layers = [K.Conv2D(8, 3, padding="same"), K.GlobalAveragePooling2D(), K.Dense(3, activation="softmax")]
+    model = tf.keras.Sequential([K.Input((None, None, 1)), *layers])
+    data = np.random.default_rng(0).random((12, 8, 8, 1)).astype("float32"), np.arange(12) % 3
+    result = quick(model, tmp_path, data)
+    rows = [variant.row for variant in result.variants]
+    assert [(row.macs, row.bops) for row in rows] == [(None, None)] * 2
+    assert [row.params for row in rows] == [8 * 9 + 8 + 8 * 3 + 3, 5 * 9 + 5 + 5 * 3 + 3]
+    assert [row.memory for row in rows] == [4 * row.params for row in rows]
 
 
 def test_environment() -> None:

@@ -6,9 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
+
+from tfqprune.pipeline.demonstration import DemoSettings, demonstrate
+from tfqprune.pipeline.folder import read_state
+from tfqprune.report import VariantRow
 
 SMALL = ["--limit", "120", "--epochs", "2", "--finetune-epochs", "1", "--trials", "8"]
 
@@ -80,6 +86,34 @@ def test_interrupted_and_continued(tmp_path: Path) -> None:
     again = demo(*SMALL, "-o", "out", folder=tmp_path)
     assert again.returncode == 1
     assert "finished run" in " ".join(again.stderr.split())
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_interrupted_in_the_second_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first network is done by then; the same demonstration reads it, and goes on with the second."""
+    trained: list[str] = []
+
+    def train(model: tf.keras.Model, *arguments: object, **options: object) -> None:
+        trained.append(model.name)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("tfqprune.pipeline.demonstration.finetune", train)
+    monkeypatch.setattr(
+        "tfqprune.pipeline.line.measure_variant",
+        lambda name, *parts, **options: asdict(VariantRow(name, 0.5, 1, 1, 1, 1.0)),
+    )
+    settings = DemoSettings(epochs=1, finetune_epochs=0, trials=1, limit=60)
+    with pytest.raises(KeyboardInterrupt):
+        demonstrate(settings, output_dir=tmp_path, verbose=0)
+    assert read_state(tmp_path / "binary" / "compressed")["status"] == "finished"
+    plan = (tmp_path / "binary" / "compressed" / "bayesian" / "plan.json").stat().st_mtime_ns
+    results = demonstrate(settings, output_dir=tmp_path, verbose=0)
+    assert len(trained) == 3
+    assert trained[1] == trained[2] != trained[0]
+    assert list(results) == ["binary", "dorefa2"]
+    assert (tmp_path / "binary" / "compressed" / "bayesian" / "plan.json").stat().st_mtime_ns == plan
+    assert read_state(tmp_path)["status"] == "finished"
 
 
 def test_without_larq_compute_engine(tmp_path: Path) -> None:

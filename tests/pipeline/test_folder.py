@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfqprune.errors import OutputError
-from tfqprune.pipeline.folder import RunFolder, read_state
+from tfqprune.pipeline.folder import RunFolder, read_state, reopen
 
 SETTINGS = {"seed": 0, "budget": {"memory": 0.7}}
 
@@ -67,6 +67,26 @@ def test_overwrite_begins_anew(tmp_path: Path) -> None:
     assert not folder.resumed
     assert folder.step("one", lambda: {"value": 2}) == {"value": 2}
     assert read_state(tmp_path / "run") == {"status": "running", "settings": {**SETTINGS, "seed": 1}}
+
+
+def test_a_link_is_not_overwritten(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", SETTINGS)
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with pytest.raises(OutputError, match=r"can be written\. Received: '.*/link' \(.*symbolic link\)"):
+        RunFolder(tmp_path / "link", {**SETTINGS, "seed": 1}, overwrite=True)
+    assert read_state(tmp_path / "run") == {"status": "running", "settings": SETTINGS}
+
+
+def test_a_part_of_a_larger_run_is_opened_again(tmp_path: Path) -> None:
+    reopen(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    folder = RunFolder(tmp_path, SETTINGS)
+    folder.step("one", lambda: {"value": 1})
+    folder.finish()
+    reopen(tmp_path)
+    again = RunFolder(tmp_path, SETTINGS)
+    assert again.resumed
+    assert again.step("one", lambda: {"value": 2}) == {"value": 1}
 
 
 def test_files_and_unwritable_places(tmp_path: Path) -> None:

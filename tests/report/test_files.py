@@ -166,6 +166,15 @@ def test_drawn_again_from_its_folder(folder: Path, tmp_path: Path) -> None:
     assert elsewhere["html"].read_bytes() == kept[folder / "report.html"]
 
 
+def test_a_figure_of_earlier_reports_is_passed_over(folder: Path, tmp_path: Path) -> None:
+    content = json.loads((folder / "report.json").read_text())
+    for network in content["networks"]:
+        for row in network["variants"]:
+            row["tflite_accuracy"] = None
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    assert report.read(tmp_path) == report.read(folder)
+
+
 def test_same_report_same_bytes(folder: Path, tmp_path: Path) -> None:
     report.write(REPORT, tmp_path)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):

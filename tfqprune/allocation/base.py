@@ -13,6 +13,7 @@ from tfqprune.budget import Budget, check_budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import BudgetError
 from tfqprune.fitting import Bounds, Fit, Fitter, names_of
+from tfqprune.measuring import Meter
 from tfqprune.plan import PruningPlan
 from tfqprune.scoring import choose_criterion, run_criterion
 
@@ -60,6 +61,7 @@ class Allocator(ABC):
         maximum: Bounds | None = None,
         exclude: Iterable[str] = (),
         scores: Mapping[str, np.ndarray] | None = None,
+        meter: Meter | None = None,
     ) -> PruningPlan:
         """A plan whose slim model holds the budget, as large as the units allow.
 
@@ -72,14 +74,22 @@ class Allocator(ABC):
             maximum: the largest ratio, likewise; None: all but one unit.
             exclude: groups or layers that stay whole.
             scores: scores that exist already, instead of ``criterion``.
+            meter: of this model and budget: what it measured is not measured again, and limits are the same.
 
         Raises:
-            BudgetError: the budget is above the original or cannot be met.
+            BudgetError: the budget is above the original or cannot be met; the meter has another one.
             PlanError: names, bounds, align or scores do not fit the model.
             ModelTypeError: no graph model.
         """
-        graph = ChannelGraph(model)
-        limits: dict[str, Any] = {"align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude)}
+        if meter is not None and (meter.graph.model is not model or meter.budget != self.budget):
+            raise BudgetError(
+                f"Expected a meter of this model and of {self.budget}. Received: one of {meter.graph.model.name!r} and "
+                f"{meter.budget}. Take the meter of a Fitter of both, or none."
+            )
+        graph = ChannelGraph(model) if meter is None else meter.graph
+        limits: dict[str, Any] = {
+            "align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude), "meter": meter
+        }  # fmt: skip
         title = "given"
         self._data = data
         if scores is None:

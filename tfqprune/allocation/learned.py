@@ -15,7 +15,7 @@ from tfqprune.budget import Budget
 from tfqprune.errors import DataError, whole_number
 from tfqprune.fitting import Fit, Fitter, names_of
 from tfqprune.plan import PruningPlan
-from tfqprune.recovery.training import choose_loss, fit_anew, prepare
+from tfqprune.recovery.training import choose_loss, cosine, fit_anew, prepare
 
 
 @register_allocator("holistic")
@@ -42,7 +42,7 @@ class HolisticAllocator(Allocator):
 
     Raises:
         BudgetError: no budget, or one of costs that must be measured.
-        DataError: epochs below 1.
+        DataError: epochs or batch_size below 1, or a learning rate that is not above 0.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class HolisticAllocator(Allocator):
         validation: Any = None,
     ) -> None:
         super().__init__(check_counted(budget))
-        self._epochs, self._share, self._start = whole_number("epochs", epochs, DataError), share, start
+        cosine(learning_rate, 1, epochs)  # refuses numbers that make no sense
+        whole_number("batch_size", batch_size, DataError)
+        self._epochs, self._share, self._start = epochs, share, start
         self._rate, self._batch_size, self._optimizer, self._loss = learning_rate, batch_size, optimizer, loss
         self._callbacks, self._validation = list(callbacks), validation
         self.pruning: HolisticPruning | None = None
@@ -80,7 +82,8 @@ class HolisticAllocator(Allocator):
             )
         self._train = prepare(model, data, self._batch_size, "train")
         limits["exclude"] = names_of(limits.get("exclude", ()))  # read twice
-        self._limits = {"align": align, **{name: value for name, value in limits.items() if name != "scores"}}
+        known = {name: value for name, value in limits.items() if name not in ("scores", "meter")}
+        self._limits = {"align": align, **known}
         plan = super().allocate(model, criterion, data, align, **limits)
         assert self.pruning is not None  # fit has made it
         # Which units go was learned with the ratios; the criterion says where the gates started.

@@ -237,10 +237,14 @@ class BudgetOracle(keras_tuner.oracles.BayesianOptimizationOracle):
 
     def reload(self) -> None:
         """Takes up the trials on disk; those that were under way run again."""
-        self.trials = {}
+        # The base class takes the folder's name for a pattern: "run[1]" is not found by it, and "run1" is.
+        loaded = map(Trial.load, Path(self._project_dir).glob("trial_*/trial.json"))
+        own = {trial.trial_id: trial for trial in loaded}
+        self.trials = dict(own)
         if not os.path.exists(self._get_oracle_fname()):
             self.save()  # trials alone are enough
         super().reload()
+        self.trials = own
         for trial in self.trials.values():
             self._record_values(trial)
         known = [trial.trial_id for trial in self.in_order()]

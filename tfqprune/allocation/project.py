@@ -38,12 +38,12 @@ class Project:
         # Half-written files are those of another worker of the same search, or of a process that was killed.
         occupied = folder.is_dir() and any(path.suffix != ".part" for path in folder.iterdir())
         known = self.read() if occupied else {}  # refuses what is no search, also where it is to be overwritten
-        if occupied and overwrite:
-            shutil.rmtree(folder)
-        elif occupied:
-            changed = self._replace([key for key, value in self.facts.items() if known.get(key) != _plain(value)])
+        if occupied and not overwrite:
+            changed = self._replace([key for key, value in self.facts.items() if known.get(key) != plain(value)])
             self.facts = self.facts if changed else {**known, **self.facts}
         try:
+            if occupied and overwrite:
+                shutil.rmtree(folder)  # a link to a folder is no folder to it
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
@@ -59,7 +59,7 @@ class Project:
             OutputError: they differ from those of the search in the folder.
         """
         known = self.read()
-        self._replace([key for key in facts if key in known and known[key] != _plain(facts[key])])
+        self._replace([key for key in facts if key in known and known[key] != plain(facts[key])])
         self.facts.update(facts)
         self._write()
 
@@ -91,11 +91,11 @@ class Project:
         return True
 
     def _write(self) -> None:
-        write_json(self.folder / _FILE, {"tfqprune_search": _VERSION, "facts": _plain(self.facts)})
+        write_json(self.folder / _FILE, {"tfqprune_search": _VERSION, "facts": plain(self.facts)})
 
 
-def _plain(value: Any) -> Any:
-    """A value as it comes back from JSON."""
+def plain(value: Any) -> Any:
+    """A value as it comes back from JSON, the same in every process: criteria by class and options, no addresses."""
     return json.loads(json.dumps(value, default=_described))
 
 

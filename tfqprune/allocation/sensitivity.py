@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfqprune.allocation.base import Allocator, register_allocator
 from tfqprune.allocation.curves import LADDER, Removed, SensitivityCurves, measure
+from tfqprune.allocation.goal import Goal
 from tfqprune.allocation.identity import data_digest, data_facts, model_digest, scores_digest
 from tfqprune.budget import Budget
 from tfqprune.channels import ChannelGraph
@@ -36,7 +37,8 @@ class SensitivityAllocator(Allocator):
         validation: in place of ``evaluate``: data to evaluate the metric on.
         calibration: data to re-estimate batch norms on; None: ``data`` of :meth:`allocate`, and
             where that is None, too, they keep their statistics.
-        metric: what of ``validation`` counts; losses count negatively.
+        metric: what of ``validation``, or of a :class:`PlanEvaluator`, counts: its name, or a ``keras_tuner.Objective``
+            for one whose direction Keras-Tuner does not know. What is to fall (losses, errors) counts negatively.
         ladder: the ratios that each group is tried at.
         path: JSON file for the curves: read if it is there, written after every group. The budget may
             change; model, scores, ladder, bounds, metric and data must be those that it was begun with.
@@ -46,7 +48,7 @@ class SensitivityAllocator(Allocator):
 
     Raises:
         EvaluationError: no ``evaluate``, ``validation`` or ``curves``, or more than one.
-        PlanError: a ladder without ratios between 0 and 1.
+        PlanError: a ladder without ratios between 0 and 1, or a metric of which nobody says which way it is to go.
         OutputError: no file can be at the path; or, once there is a model, it holds something else.
     """
 
@@ -57,7 +59,7 @@ class SensitivityAllocator(Allocator):
         *,
         validation: Any = None,
         calibration: Any = None,
-        metric: str = "accuracy",
+        metric: Any = "accuracy",
         ladder: Sequence[float] = LADDER,
         path: str | os.PathLike[str] | None = None,
         curves: SensitivityCurves | None = None,
@@ -80,7 +82,9 @@ class SensitivityAllocator(Allocator):
                 "folder first, or choose another path."
             )
         self._function, self._validation, self._calibration = evaluate, validation, calibration
-        self._metric, self._ladder, self._path = metric, tuple(sorted(ladder)), path
+        goal = Goal(f"val_{metric}" if isinstance(metric, str) else metric)
+        self._metric, self._larger_is_better = goal.metric.removeprefix("val_"), goal.larger_is_better
+        self._ladder, self._path = tuple(sorted(ladder)), path
         self._samples = calibration_samples
         #: the curves, once they are measured
         self.curves = curves
@@ -133,11 +137,25 @@ class SensitivityAllocator(Allocator):
             if given is not None:
                 function = given
                 return lambda removed: function(evaluator.model(removed))
+        return rising(evaluator, self._metric, self._larger_is_better)
 
-        def value(removed: Removed) -> float:
-            results = evaluator(removed)
-            if self._metric not in results:
-                raise EvaluationError(f"Expected a metric among {', '.join(results)}. Received: {self._metric!r}.")
-            return -results[self._metric] if "loss" in self._metric else results[self._metric]
 
-        return value
+def rising(evaluator: PlanEvaluator, metric: str, larger_is_better: bool) -> Callable[[Removed], float]:
+    """What an evaluator says of one metric, turned so that larger is better.
+
+    Args:
+        evaluator: of plans.
+        metric: as the evaluator names it: "accuracy".
+        larger_is_better: which way it goes.
+
+    Returns:
+        A function for :func:`measure`. It raises an EvaluationError where there is no such metric.
+    """
+
+    def value(removed: Removed) -> float:
+        results = evaluator(removed)
+        if metric not in results:
+            raise EvaluationError(f"Expected a metric among {', '.join(results)}. Received: {metric!r}.")
+        return results[metric] if larger_is_better else -results[metric]
+
+    return value

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfqprune.allocation.curves import LADDER, Removed, SensitivityCurves, measure
+from tfqprune.allocation.curves import LADDER, SensitivityCurves, measure
 from tfqprune.allocation.expectation import expectation, least_loss_solution
 from tfqprune.allocation.identity import model_digest, scores_digest
 from tfqprune.allocation.oracle import BudgetOracle, as_starts
-from tfqprune.allocation.sensitivity import SensitivityAllocator
+from tfqprune.allocation.sensitivity import SensitivityAllocator, rising
+from tfqprune.channels import ChannelGraph
 from tfqprune.errors import OutputError, PlanError
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.fitting import Fitter
@@ -84,11 +85,6 @@ def measured_curves(
     Raises:
         EvaluationError: its value is not finite for the whole model.
     """
-
-    def evaluate(removed: Removed) -> float:
-        results = {f"val_{name}": value for name, value in evaluator(removed).items()}
-        return results[metric] if larger_is_better else -results[metric]
-
     curves = SensitivityCurves(
         {
             "model": model_digest(fitter.graph),
@@ -99,6 +95,7 @@ def measured_curves(
     )
     if path.exists() and not (kept := SensitivityCurves.load(path)).changed(curves.identity):
         curves = kept
+    evaluate = rising(evaluator, metric.removeprefix("val_"), larger_is_better)
     return measure(curves, fitter, evaluate, LADDER, path)
 
 
@@ -108,7 +105,17 @@ def sensitivity_solution(fitter: Fitter, curves: SensitivityCurves) -> dict[str,
     Raises:
         PlanError: the curves are those of another model, or incomplete.
     """
-    own = model_digest(fitter.graph)
+    check_curves(fitter.graph, curves)
+    return SensitivityAllocator(fitter.budget, curves=curves).fit(fitter.graph.model, fitter).ratios
+
+
+def check_curves(graph: ChannelGraph, curves: SensitivityCurves) -> None:
+    """Refuses curves that cannot be those of a model.
+
+    Raises:
+        PlanError: they are of another model, or have no baseline.
+    """
+    own = model_digest(graph)
     if curves.identity.get("model", own) != own:
         raise PlanError(
             "Expected sensitivity curves of this model. Received: curves of another one, or of other weights. Measure "
@@ -118,7 +125,6 @@ def sensitivity_solution(fitter: Fitter, curves: SensitivityCurves) -> dict[str,
         raise PlanError(
             "Expected sensitivity curves with a baseline, the value of the whole model. Received: curves without one."
         )
-    return SensitivityAllocator(fitter.budget, curves=curves).fit(fitter.graph.model, fitter).ratios
 
 
 def guide(oracle: BudgetOracle, curves: SensitivityCurves) -> None:

@@ -21,7 +21,7 @@ def amount(text: str) -> float | str:
         return text
 
 
-def parse_budget(entries: Sequence[str], *, tflite_format: str = "auto") -> Budget:
+def parse_budget(entries: Sequence[str]) -> Budget:
     """A budget from ``cost=amount``, ``["memory=0.5", "macs=40 MMAC"]``; a cost given twice counts once, the last.
 
     Raises:
@@ -43,7 +43,7 @@ def parse_budget(entries: Sequence[str], *, tflite_format: str = "auto") -> Budg
             raise typer.BadParameter(str(error), param_hint="--budget") from error
     if not bounds:
         raise typer.BadParameter("Expected a budget, such as --budget memory=0.5. Received: none.")
-    return Budget(**bounds, tflite_format=tflite_format)  # type: ignore[arg-type]
+    return Budget(**bounds)  # type: ignore[arg-type]
 
 
 def parse_ratios(entries: Sequence[str]) -> float | dict[str, float]:

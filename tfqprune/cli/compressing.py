@@ -50,7 +50,7 @@ def compress(
 
     The folder gets slim models, plans, trials, .tflite files and report.html. Interrupted, the same command goes on.
     """
-    bounds = parse_budget(budget, tflite_format=format)
+    bounds = parse_budget(budget)
     require_model(model)
     require_data(data)
     free_folder(output, overwrite)

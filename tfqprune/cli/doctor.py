@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
 
 from tfqprune.cli.session import Outcome, Session
-
-_PACKAGES = (
-    "tfqprune",
-    "tensorflow",
-    "tf_keras",
-    "keras",
-    "larq",
-    "larq-compute-engine",
-    "ai-edge-litert",
-    "keras-tuner",
-    "tensorflow-datasets",
-    "tensorflow-model-optimization",
-    "numpy",
-    "scikit-learn",
-)
+from tfqprune.pipeline.environment import installed, processor_name
 
 # What is tried -> (a program that fails where it does not work, what to do then). Each runs in a process of its own: a
 # broken native library may end the process that loads it.
@@ -70,13 +55,14 @@ def doctor(session: Session) -> Outcome:
     findings: dict[str, str | None] = {}
     for name in track(_TRIALS, "trying what works here"):
         findings[name] = _try(_TRIALS[name][0])
-    installed = {name: found or "not installed" for name, found in versions().items()}
+    packages = installed()
+    shown = {name: found or "not installed" for name, found in packages.items()}
     rows = {name: "works" if not error else f"does not work: {error}" for name, error in findings.items()}
     return Outcome(
-        {"machine": machine(), "versions": versions(), "works": findings},
+        {"machine": machine(), "versions": packages, "works": findings},
         [
             tables.pairs_table("Machine", machine()),
-            tables.pairs_table("Versions", installed),
+            tables.pairs_table("Versions", shown),
             tables.pairs_table("Tried here", rows),
             *(Text(f"{name}: {_TRIALS[name][1]}.", style="yellow") for name, error in findings.items() if error),
         ],
@@ -89,28 +75,9 @@ def machine() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
     }
-
-
-def versions() -> dict[str, str | None]:
-    """Package -> installed version, or None."""
-    found: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _try(program: str) -> str | None:

@@ -127,11 +127,13 @@ def guarded(verbose: bool) -> Iterator[None]:
         yield
     except _LEAVING:
         raise
-    except TfqpruneError as error:
+    except (TfqpruneError, OSError) as error:  # a machine's own trouble, a full disk for one, is no error inside
         if verbose:
             traceback.print_exc()
+        known = isinstance(error, TfqpruneError)
+        said = str(error) if known else f"Expected files that can be read and written. Received: {error}."
         typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
-        typer.echo(" ".join(str(error).split()), err=True)
+        typer.echo(" ".join(said.split()), err=True)
         raise typer.Exit(1) from None
     except Exception:
         traceback.print_exc()

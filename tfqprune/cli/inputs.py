@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ def free_file(path: Path, overwrite: bool, suffixes: tuple[str, ...] = ()) -> No
     """Makes sure that a file may be written.
 
     Raises:
-        OutputError: it exists and ``overwrite`` is False, has another suffix, or its folder is not there.
+        OutputError: it exists and ``overwrite`` is False, has another suffix, or its folder is not there or cannot be
+            written.
     """
     if suffixes and path.suffix not in suffixes:
         raise OutputError(f"Expected an output that ends in {' or '.join(suffixes)}. Received: '{path}'.")
@@ -52,6 +54,10 @@ def free_file(path: Path, overwrite: bool, suffixes: tuple[str, ...] = ()) -> No
         )
     if not path.parent.is_dir():
         raise OutputError(f"Expected a folder to write into. Received: '{path.parent}', which does not exist.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"Expected a folder to write into. Received: '{path.parent}', which cannot be written. Choose another one."
+        )
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -85,6 +91,13 @@ def open_model(session: Session, path: Path, trust: bool) -> Any:
 
     with session.working(f"loading {path}"):
         return load_model(path, trust=trust)
+
+
+def samples_of(model: Any, data: DataSplits) -> list[str]:
+    """What tells the samples of a run from those of another one: a digest of each part."""
+    from tfqprune.allocation.identity import data_digest
+
+    return [data_digest(model, part) for part in (data.train, data.validation, data.test)]
 
 
 def open_data(

@@ -79,7 +79,17 @@ Optimize = Annotated[
     str,
     names.choice(names.PURPOSES, help='What the format "auto" goes by.'),
 ]
-LearningRate = Annotated[float, typer.Option(help="Of the first step.", rich_help_panel=_TRAINING)]
+
+
+def _above_zero(value: float) -> float:
+    if not 0 < value < 1e6:
+        raise typer.BadParameter(f"Expected a number above 0. Received: {value:g}.")
+    return value
+
+
+LearningRate = Annotated[
+    float, typer.Option(callback=_above_zero, help="Of the first step.", rich_help_panel=_TRAINING)
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a batch of training.", rich_help_panel=_TRAINING)]
 Runtime = Annotated[
     str | None,

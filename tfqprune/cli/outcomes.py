@@ -26,15 +26,13 @@ def before_and_after(
         files: what was written: what -> where.
         more: further results for machines.
     """
-    from tfqprune.costs import cost
-    from tfqprune.pipeline.variants import accuracy
+    from tfqprune.pipeline.variants import accuracy, counts
     from tfqprune.report import NetworkReport, VariantRow, tables
 
     rows = []
     for name, model in (("dense", dense), ("slim", slim)):
         right = None if data is None else accuracy(model, data.test.x, data.test.y)
-        total = cost(model)
-        rows.append(VariantRow(name, right, round(total.params), round(total.macs), round(total.bops), total.memory))
+        rows.append(VariantRow(name, right, **counts(model)))
     removed, units = sum(map(len, plan.removed.values())), sum(plan.sizes.values())
     kept = {"accuracy", "params", "macs", "bops", "memory"}
     return Outcome(

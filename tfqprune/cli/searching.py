@@ -10,10 +10,11 @@ import typer
 from tfqprune.cli import names
 from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import parse_budget
-from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model
+from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model, samples_of
 from tfqprune.cli.outcomes import before_and_after
 from tfqprune.cli.plans import allocated
 from tfqprune.cli.session import Outcome, Session
+from tfqprune.errors import OutputError
 
 # What may differ where a search goes on.
 _FREE = {"output", "overwrite", "trials", "data-dir", "trust"}
@@ -84,11 +85,15 @@ def search(
     bounds = parse_budget(budget)
     require_model(model)
     require_data(data)
+    if curves is not None and not curves.is_file():
+        raise OutputError(f"Expected a file with sensitivity curves. Received: '{curves}', which does not exist.")
     free_folder(output, overwrite, may_grow=True)
     dense = open_model(session, model, trust)
     splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
+    from tfqprune.allocation import SensitivityCurves
     from tfqprune.allocation.base import unscored
     from tfqprune.allocation.identity import model_digest
+    from tfqprune.allocation.starting import check_curves
     from tfqprune.channels import ChannelGraph
     from tfqprune.fitting import Fitter
     from tfqprune.pipeline.folder import RunFolder
@@ -98,9 +103,12 @@ def search(
     limits: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
     Fitter(graph, unscored(graph), bounds, **limits)  # refuses a budget that cannot be met, before a folder is made
     facts = {key: value for key, value in session.settings.items() if key not in _FREE}
-    folder = RunFolder(
-        output, {**facts, "model": model_digest(graph), "trials": trials}, overwrite=overwrite, grows="trials"
-    )
+    guide: Any = sensitivity
+    if curves is not None:  # a mistake here must not bind the folder either
+        guide = SensitivityCurves.load(curves)
+        check_curves(graph, guide)
+    facts |= {"model": model_digest(graph), "samples": samples_of(dense, splits), "trials": trials}
+    folder = RunFolder(output, facts, overwrite=overwrite, grows="trials")
     session.save_settings(folder.path / "settings.toml")
     files = {name: folder.path / file for name, file in (("model", "model.keras"), ("plan", "plan.json"))}
     more: dict[str, Any] = {}
@@ -109,7 +117,7 @@ def search(
 
         tuner = RatioTuner(
             dense, bounds, criterion, trials, folder.path, "trials", seed=seed, evaluation=evaluation,
-            sensitivity=sensitivity if curves is None else curves, **limits,
+            sensitivity=guide, **limits,
         )  # fmt: skip
         tuner.search(
             splits.train, validation_data=splits.validation, epochs=epochs, learning_rate=learning_rate,

@@ -14,6 +14,8 @@ from typing import Any
 
 import typer
 
+_ONCE = {"overwrite", "trust"}  # options that no settings file repeats unasked
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -52,11 +54,6 @@ class Session:
     def verbosity(self) -> int:
         """How much the work says by itself: nothing where machines read, except to a person who looks on."""
         return 0 if self.quiet or (self.as_json and not sys.stderr.isatty()) else 1
-
-    def say(self, text: str) -> None:
-        """A line about what goes on."""
-        if self.verbosity:
-            typer.echo(text)
 
     @contextlib.contextmanager
     def working(self, text: str) -> Iterator[None]:
@@ -114,12 +111,15 @@ class Session:
                 console.print(Text(entry) if isinstance(entry, str) else entry)
 
     def save_settings(self, path: Path) -> None:
-        """Writes the settings in effect as TOML; ``--config`` reads them."""
+        """Writes the settings in effect as TOML; ``--config`` reads them.
+
+        Leave to destroy and to run code is given for one call: it is not among them.
+        """
         import tomli_w
 
         from tfqprune.files import write_text
 
-        given = {name: value for name, value in self.settings.items() if value is not None}
+        given = {name: value for name, value in self.settings.items() if value is not None and name not in _ONCE}
         write_text(path, tomli_w.dumps({self.command: given}))
 
 

@@ -8,7 +8,7 @@ import typer
 
 from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import parse_budget
-from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model
+from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model, samples_of
 from tfqprune.cli.outcomes import before_and_after
 from tfqprune.cli.session import Outcome, Session
 
@@ -74,7 +74,8 @@ def train_prune(
     }  # fmt: skip
     HolisticAllocator(bounds, **training)
     facts = {key: value for key, value in session.settings.items() if key not in _FREE}
-    folder = RunFolder(output, {**facts, "model": model_digest(graph)}, overwrite=overwrite)
+    facts |= {"model": model_digest(graph), "samples": samples_of(dense, splits)}
+    folder = RunFolder(output, facts, overwrite=overwrite)
     session.save_settings(folder.path / "settings.toml")
     backup = tf.keras.callbacks.BackupAndRestore(str(folder.path / "backup"))
     with Display(session.verbosity).training("training and pruning") as bars:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,14 @@ def from_file(name: str) -> Raw:
         DataError: it cannot be read, or does not hold what is expected.
     """
     try:
-        with np.load(Path(name).expanduser(), allow_pickle=False) as file:
+        file = np.load(Path(name).expanduser(), allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise DataError(f"{_HOW} in a .npz file. Received: '{name}', a .npy file with one array, renamed.")
+        with file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # whatever numpy and zipfile make of a damaged file
         raise DataError(f"{_HOW} in a .npz file. Received: '{name}', which cannot be read ({error}).") from error
     return _from_mapping(name, arrays)
 
@@ -43,10 +47,11 @@ def from_function(name: str) -> Raw | DataSplits:
     sys.path.insert(0, os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"Expected module:function, a function that returns data. Received: '{name}' ({error}).") from (
-            error
-        )
+    except (Exception, SystemExit) as error:  # a module runs when it is imported, and may fail in any way
+        reason = error if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"Expected module:function, a function that returns data. Received: '{name}' ({reason})."
+        ) from error
     finally:
         sys.path.remove(os.getcwd())
     if not callable(function):
@@ -121,7 +126,7 @@ def _part(what: str, x: np.ndarray, y: np.ndarray) -> Split:
     x = scaled(x).astype(np.float32, copy=False)
     if not np.isfinite(x).all():
         raise DataError(f"Expected finite values in x. Received: NaN or infinity in {what}.")
-    if y.ndim == 2 and y.shape[1] > 1 and _is_one_hot(y):
+    if is_one_hot(y):
         y = y.argmax(axis=1)
     y = y.reshape(len(y), -1)
     if y.shape[1] != 1 or y.dtype.kind not in "iufb" or not (np.isfinite(y) & (y >= 0) & (y == np.floor(y))).all():
@@ -132,5 +137,6 @@ def _part(what: str, x: np.ndarray, y: np.ndarray) -> Split:
     return Split(x, y[:, 0].astype(np.int64))
 
 
-def _is_one_hot(y: np.ndarray) -> bool:
-    return bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
+def is_one_hot(y: np.ndarray) -> bool:
+    """Whether labels are ``[samples, classes]``, two or more, with a single 1 in each row and zeros beside."""
+    return y.ndim == 2 and y.shape[1] > 1 and bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())

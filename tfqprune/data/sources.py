@@ -12,7 +12,7 @@ import numpy as np
 from tfqprune.data.arrays import from_file, from_function
 from tfqprune.data.catalogue import from_catalogue
 from tfqprune.data.folders import ImageReader, from_folder
-from tfqprune.data.splits import DataSplits, Raw, Split, divide, refuse_too_large
+from tfqprune.data.splits import DataSplits, Raw, Split, divide, limited, refuse_too_large
 from tfqprune.errors import DataError
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -63,7 +63,7 @@ def load(
         if form == "function":
             found = from_function(name)
             if isinstance(found, DataSplits):
-                return found
+                return limited(found, seed, limit)
             raw = found
         else:
             makers = {"digits": lambda: _digits(), "file": lambda: from_file(name)}

@@ -119,21 +119,39 @@ def divide(raw: Raw, seed: int, limit: int | None) -> tuple[Split, Split, Split]
     Raises:
         DataError: ``limit`` is below the number of classes, or there are too few samples for three parts.
     """
-    if limit is not None and limit < raw.num_classes:
-        raise DataError(
-            f"Expected limit of at least {raw.num_classes}, one image per class of '{raw.name}'. Received: {limit}."
-        )
+    _check_limit(limit, raw.num_classes, raw.name)
     train, validation, test = raw.train, raw.validation, raw.test
     total = len(train)
     if test is None:
         train, test = _cut(train, round(_TEST_SHARE * total), seed, raw.name)
     if validation is None:
         train, validation = _cut(train, round(raw.validation_share * total), seed + 1, raw.name)
-    parts = [
-        part if limit is None or len(part) <= limit else _cut(part, limit, seed + 2, raw.name)[1]
-        for part in (train, validation, test)
-    ]
+    parts = [_at_most(part, limit, seed, raw.name) for part in (train, validation, test)]
     return parts[0], parts[1], parts[2]
+
+
+def limited(data: DataSplits, seed: int, limit: int | None) -> DataSplits:
+    """Parts that exist already, with at most so many samples each, classes in proportion.
+
+    Raises:
+        DataError: ``limit`` is below the number of classes.
+    """
+    _check_limit(limit, data.num_classes, data.name)
+    train, validation, test = (
+        _at_most(part, limit, seed, data.name) for part in (data.train, data.validation, data.test)
+    )
+    return replace(data, train=train, validation=validation, test=test)
+
+
+def _check_limit(limit: int | None, num_classes: int, name: str) -> None:
+    if limit is not None and limit < num_classes:
+        raise DataError(
+            f"Expected limit of at least {num_classes}, one image per class of '{name}'. Received: {limit}."
+        )
+
+
+def _at_most(part: Split, limit: int | None, seed: int, name: str) -> Split:
+    return part if limit is None or len(part) <= limit else _cut(part, limit, seed + 2, name)[1]
 
 
 def _cut(part: Split, count: int, seed: int, name: str) -> tuple[Split, Split]:

@@ -17,18 +17,23 @@ import tensorflow as tf
 
 from tfqprune.allocation import HolisticAllocator, allocator_names
 from tfqprune.allocation.base import unscored
-from tfqprune.allocation.identity import model_digest
-from tfqprune.budget import Budget
+from tfqprune.allocation.identity import data_digest, judging_facts, model_digest
+from tfqprune.allocation.project import plain
+from tfqprune.budget import Budget, check_budget
 from tfqprune.channels import ChannelGraph
-from tfqprune.errors import BudgetError, DataError, ModelTypeError
+from tfqprune.criteria import get_criterion
+from tfqprune.errors import BudgetError, DataError, ModelTypeError, PlanError, whole_number
+from tfqprune.evaluation import PlanEvaluator
 from tfqprune.fitting import Fitter, names_of
 from tfqprune.pipeline.display import Display
 from tfqprune.pipeline.environment import as_text, command, processor, versions
 from tfqprune.pipeline.folder import RunFolder
 from tfqprune.pipeline.learning import LEARNED, learned_variant
-from tfqprune.pipeline.line import DENSE, Line, Variant, loss_of
+from tfqprune.pipeline.line import DENSE, TRIED, Line, Variant, loss_of
+from tfqprune.pipeline.variants import check_format
 from tfqprune.plan import PruningPlan
 from tfqprune.recovery import finetune, reestimate_batch_norms
+from tfqprune.recovery.training import cosine
 from tfqprune.report import NetworkReport, RunReport, write
 from tfqprune.report.tables import comparison_table
 from tfqprune.slim import prune
@@ -104,8 +109,8 @@ def compress(
     Args:
         model: a trained, functional or sequential tf_keras model with one input and one output; it is only read.
         train: (x, y) arrays, or anything with ``.x`` and ``.y``.
-        validation: the same; trials are judged by it.
-        budget: what every pruned model holds.
+        validation: the same; trials are judged by it: by the accuracy, or by the loss of a model without one.
+        budget: what every pruned model holds; ``tflite_bytes`` and ``latency`` of files in ``format``.
         method: one of ``METHODS``, or several.
         output_dir: a new folder, or the one of the same call, interrupted.
         test: the same as ``train``, for the figures of the result; None: the validation data.
@@ -130,16 +135,25 @@ def compress(
 
     Raises:
         ModelTypeError: no graph model, or one of several inputs or outputs.
-        BudgetError: the budget cannot be met (says the smallest reachable), or the method is unknown.
-        DataError: data that does not fit.
+        BudgetError: the budget cannot be met (says the smallest reachable) or asks for another format than the run, or
+            the method is unknown.
+        CriterionError: no such criterion.
+        DataError: data that does not fit; numbers for the training that make no sense.
+        ExportError: no such format, or one that cannot store the model.
+        PlanError: names or align that do not fit the model; max_trials below 1.
         OutputError: the folder holds another run or a finished one, or cannot be written.
     """
     methods = [method] if isinstance(method, str) else list(dict.fromkeys(method))
     for name in methods:
         if name not in METHODS:
             raise BudgetError(f"Expected a method out of {', '.join(METHODS)}. Received: {name!r}.")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-        raise DataError(f"Expected epochs, a whole number from 0. Received: {epochs!r}.")
+    budget = check_budget(budget).exported(format, optimize)
+    named = isinstance(criterion, str)
+    known = None if named and criterion == "auto" else get_criterion(criterion)  # says what it does not know
+    whole_number("epochs", epochs, DataError, least=0)
+    whole_number("batch_size", batch_size, DataError)
+    whole_number("max_trials", max_trials, PlanError)
+    cosine(learning_rate, 1, 1)  # refuses numbers that make no sense
     learning: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
     if LEARNED in methods:
         HolisticAllocator(budget, **learning)  # says what it cannot do
@@ -149,26 +163,38 @@ def compress(
             f"Expected a model with one input and one output. Received: {model.name!r} with {len(model.inputs)} and "
             f"{len(model.outputs)}. Take the steps one by one: score, allocate, prune, finetune, export."
         )
+    check_format(model, format, optimize)
     limits: dict[str, Any] = {"align": align, "exclude": names_of(exclude)}
     # Whether the budget can be met does not depend on the scores: said before any work and before a folder is made.
     outline = Fitter(graph, unscored(graph), budget, **limits)
+    limits["meter"] = outline.meter  # what is measured holds for all methods: their limits are the same
     train_x, train_y = _arrays(train, "train")
     validation_x, validation_y = _arrays(validation, "validation")
-    test_x, test_y = (validation_x, validation_y) if test is None else _arrays(test, "test")
+    test_part = (validation_x, validation_y) if test is None else _arrays(test, "test")
+    metric = "accuracy"
+    if TRIED.intersection(methods):
+        names = PlanEvaluator(graph, (validation_x, validation_y), loss=loss_of(model)).names()
+        metric = metric if metric in names else "loss"
     settings = {
-        "model": model_digest(graph), "budget": budget.as_dict(), "criterion": str(criterion), "epochs": epochs,
-        "learning_rate": learning_rate, "batch_size": batch_size, "max_trials": max_trials, "align": align,
+        "model": model_digest(graph), "budget": budget.as_dict(), "epochs": epochs, "learning_rate": learning_rate,
+        "batch_size": batch_size, "max_trials": max_trials, "align": align,
+        "criterion": criterion if named else plain(known),
         "exclude": list(limits["exclude"]), "format": format, "optimize": optimize, "seed": seed,
-        "data": [list(np.shape(part)) for part in (train_x, validation_x, test_x)], "methods": methods,
+        "data": [list(np.shape(part)) for part in (train_x, validation_x, test_part[0])], "methods": methods,
     }  # fmt: skip
-    folder = RunFolder(output_dir, settings, overwrite=overwrite)
+    facts = {
+        "samples": [data_digest(model, part) for part in ((train_x, train_y), (validation_x, validation_y), test_part)],
+        **judging_facts(model, loss_of(model), None),
+        "groups": [group.name for group in graph.groups],  # by which plans name what goes
+    }
+    folder = RunFolder(output_dir, {**settings, **facts}, overwrite=overwrite)
     display = Display(verbose)
     if folder.resumed:
         display.say(f"Going on with the run in {folder.path}.")
-    line = Line(model, graph, folder, display, (test_x, test_y), format, optimize)
+    line = Line(model, graph, folder, display, test_part, format, optimize, metric)
 
     display.heading(f"{title or model.name}: dense")
-    variants = [line.variant(DENSE, lambda: (model, None))]
+    variants = [line.variant(DENSE)]
     for name in methods:
         display.heading(f"{title or model.name}: {name} ratios to {budget}")
 
@@ -186,15 +212,11 @@ def compress(
             slim = prune(model, plan)
             reestimate_batch_norms(slim, train_x)
             if epochs:
-                bars = display.callbacks("fine-tuning")
-                try:
+                with display.training("fine-tuning") as bars:
                     finetune(
                         slim, (train_x, train_y), (validation_x, validation_y), epochs, learning_rate=learning_rate,
                         batch_size=batch_size, callbacks=bars, loss=loss_of(model),
                     )  # fmt: skip
-                finally:
-                    for bar in bars:
-                        bar.close()
                 reestimate_batch_norms(slim, train_x)
             return slim, plan
 

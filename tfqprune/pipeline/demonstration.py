@@ -21,7 +21,7 @@ from tfqprune.fitting import Fitter
 from tfqprune.pipeline.compression import CompressionResult, compress, timestamp
 from tfqprune.pipeline.display import Display
 from tfqprune.pipeline.environment import as_text, command, processor, versions
-from tfqprune.pipeline.folder import RunFolder, read_state
+from tfqprune.pipeline.folder import RunFolder, read_state, reopen
 from tfqprune.pipeline.line import save_model
 from tfqprune.recovery import finetune
 from tfqprune.report import RunReport, write
@@ -150,23 +150,19 @@ def _network(
     display.heading(f"{name}: {model.name}")
     total = cost(model)
     display.show(cost_table(model.name, [asdict(layer) for layer in total.layers], total.as_dict()))
-    if file.exists():
-        model = tf.keras.models.load_model(file, compile=False)
-    else:
-        bars = display.callbacks("training")
-        try:
+    if not file.exists():
+        with display.training("training") as bars:
             finetune(
                 model, data.train, data.validation, settings.epochs, learning_rate=settings.learning_rate,
                 batch_size=settings.batch_size, callbacks=bars,
             )  # fmt: skip
-        finally:
-            for bar in bars:
-                bar.close()
         save_model(model, file)
+    model = tf.keras.models.load_model(file, compile=False)  # in every session the same one
     graph = ChannelGraph(model)
     criterion = choose_criterion(graph, "auto", data.train)
     scores = run_criterion(graph, criterion, data.train)
     display.show(score_table(criterion.name, _summaries(graph, scores)))
+    reopen(home / "compressed")  # finished in an earlier session: all of it is read
     return compress(
         model,
         data.train,

@@ -12,31 +12,42 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "tfqprune", "tensorflow", "tf_keras", "larq", "larq-compute-engine", "ai-edge-litert", "keras-tuner", "numpy",
-    "scikit-learn", "tensorflow-datasets",
+    "tfqprune", "tensorflow", "tf_keras", "keras", "larq", "larq-compute-engine", "ai-edge-litert", "keras-tuner",
+    "tensorflow-datasets", "tensorflow-model-optimization", "numpy", "scikit-learn",
 )  # fmt: skip
 
 
-def versions() -> dict[str, str]:
-    """Installed version of each package that matters here."""
-    found = {"python": platform.python_version()}
+def installed() -> dict[str, str | None]:
+    """Version of each package that matters here; None: it is not installed."""
+    found: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+            found[package] = None
     return found
 
 
+def versions() -> dict[str, str]:
+    """The same for people, and Python's."""
+    found = {package: version or "not installed" for package, version in installed().items()}
+    return {"python": platform.python_version(), **found}
+
+
 def processor() -> str:
-    """The processor's name, as far as the system tells, and the number of cores."""
+    """The processor's name, and the number of cores."""
+    return f"{processor_name()}, {os.cpu_count()} cores"
+
+
+def processor_name() -> str:
+    """The processor's name, as far as the system tells."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     except OSError:  # not Linux
         pass
-    return f"{name}, {os.cpu_count()} cores"
+    return name
 
 
 def as_text(settings: Mapping[str, Any]) -> dict[str, str]:

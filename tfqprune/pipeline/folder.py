@@ -49,9 +49,11 @@ class RunFolder:
         self._grows = grows
         self.resumed = False
         known = state_of(self.path, overwrite=overwrite)
-        if known is not None:
-            self._admit(known, overwrite)
+        if known is not None and not overwrite:
+            self._admit(known)
         try:
+            if known is not None and overwrite:
+                shutil.rmtree(self.path)  # a link to a folder is no folder to it
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / _STEPS).mkdir(exist_ok=True)
             self._write("running")
@@ -61,10 +63,7 @@ class RunFolder:
                 "Choose another one."
             ) from error
 
-    def _admit(self, known: dict[str, Any], overwrite: bool) -> None:
-        if overwrite:
-            shutil.rmtree(self.path)
-            return
+    def _admit(self, known: dict[str, Any]) -> None:
         changed = [key for key, value in self.settings.items() if known["settings"].get(key) != value]
         if changed == [self._grows] and self.settings[self._grows] > known["settings"].get(self._grows, 0):
             self.resumed = True
@@ -114,6 +113,13 @@ def state_of(path: Path, *, overwrite: bool = False) -> dict[str, Any] | None:
     if known is None:
         raise OutputError(f"Expected a new or empty folder. Received: '{path}', which holds other files.")
     return known
+
+
+def reopen(path: Path) -> None:
+    """Lets a finished run go on, for the run that it is a part of does; where there is none, nothing happens."""
+    state = read_state(path)
+    if state is not None:
+        write_json(path / _FILE, {**state, "status": "running"})
 
 
 def refuse_finished(path: Path) -> None:

@@ -41,7 +41,12 @@ def group_rows(
 def layer_rows(
     graph: ChannelGraph, costs: CostModel, original: str, plans: Mapping[str, PruningPlan]
 ) -> tuple[LayerRow, ...]:
-    """Bytes of every layer with weights at deployed precision, before and under each plan."""
+    """Bytes of every layer with weights at deployed precision, before and under each plan.
+
+    Nothing where the input has no fixed size.
+    """
+    if not all(map(math.isfinite, costs.totals().values())):
+        return ()  # the input has no fixed size, and costs by layer want one
     totals = {original: costs.cost()}
     totals |= {name: costs.cost(plan.alive_units(graph)) for name, plan in plans.items()}
     return tuple(

@@ -23,9 +23,12 @@ from tfqprune.pipeline.gathering import group_rows, layer_rows, node_rows, read_
 from tfqprune.pipeline.variants import measure_variant
 from tfqprune.plan import PruningPlan
 from tfqprune.report import NetworkReport, VariantRow
+from tfqprune.slim import prune
 
 DENSE = "dense"
 CURVES = "curves.json"
+#: the methods that try plans out, by a metric on the validation data
+TRIED = frozenset({"bayesian", "sensitivity"})
 
 
 @dataclass(frozen=True)
@@ -59,22 +62,31 @@ class Line:
         test: tuple[np.ndarray, np.ndarray],
         format: str,
         optimize: str,
+        metric: str = "accuracy",
     ) -> None:
         self.model, self.graph, self.folder, self.display = model, graph, folder, display
-        self.test, self.format, self.optimize = test, format, optimize
+        self.test, self.format, self.optimize, self.metric = test, format, optimize, metric
         self.costs = CostModel(graph)
 
-    def variant(self, name: str, make: Callable[[], tuple[tf.keras.Model, PruningPlan | None]]) -> Variant:
-        """A variant with its model, plan and figures."""
+    def variant(self, name: str, make: Callable[[], tuple[tf.keras.Model, PruningPlan]] | None = None) -> Variant:
+        """A variant with its model, plan and figures: the dense model itself, or what ``make`` makes."""
         folder = self.folder.path / name
         folder.mkdir(exist_ok=True)
         file = folder / "model.keras"
         plan_file = folder / "plan.json"
-        if file.exists():
-            made = tf.keras.models.load_model(file, compile=False)
-            plan = PruningPlan.load(plan_file) if plan_file.exists() else None
+        made: tf.keras.Model
+        plan: PruningPlan | None
+        if name == DENSE:
+            made, plan = self.model, None
+        elif file.exists() and plan_file.exists():
+            # Rebuilt: Keras would want to know the user's own layers, and refuses Lambda layers.
+            plan = PruningPlan.load(plan_file)
+            made = prune(self.model, plan)
+            made.load_weights(file)
         else:
+            assert make is not None  # only the dense model need not be made
             made, plan = make()
+        if not file.exists():
             save_model(made, file)
         with self.display.working("exporting, comparing and measuring the file"):
             row = self.folder.step(
@@ -111,11 +123,11 @@ class Line:
         options: dict[str, Any] = {}
         if name == "sensitivity":
             evaluator = PlanEvaluator(self.graph, validation, train, loss=loss_of(self.model))
-            options = {"evaluate": evaluator, "path": file.with_name(CURVES)}
+            options = {"evaluate": evaluator, "path": file.with_name(CURVES), "metric": self.metric}
         elif name == "bayesian":
             options = {
                 "validation": validation, "max_trials": max_trials, "seed": seed, "directory": file.parent,
-                "loss": loss_of(self.model), "verbose": self.display.verbose,
+                "loss": loss_of(self.model), "verbose": self.display.verbose, "objective": f"val_{self.metric}",
             }  # fmt: skip
             if "sensitivity" in self.folder.settings["methods"]:
                 self.plan("sensitivity", budget, train, validation, criterion, limits, max_trials, seed)
@@ -129,13 +141,16 @@ class Line:
         """All figures of the run, for the report."""
         plans = {variant.name: variant.plan for variant in variants if variant.plan is not None}
         curves, baseline = read_curves(self.folder.path / "sensitivity" / CURVES)
+        trials = read_trials(self.folder.path / "bayesian" / "trials" / "trials.json")
+        if self.metric != "accuracy":  # the report shows shares of right answers; the folder has the files
+            curves, baseline, trials = (), None, ()
         return NetworkReport(
             title,
             tuple(variant.row for variant in variants),
             groups=group_rows(self.graph, plans, outline.excluded),
             nodes=node_rows(self.graph),
             layers=layer_rows(self.graph, self.costs, DENSE, plans),
-            trials=read_trials(self.folder.path / "bayesian" / "trials" / "trials.json"),
+            trials=trials,
             curves=curves,
             baseline=baseline,
             budget=outline.limits.limits,

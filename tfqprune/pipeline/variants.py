@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfqprune.costs import cost
+from tfqprune.channels import ChannelGraph
+from tfqprune.costs import CostModel
+from tfqprune.data.arrays import is_one_hot
 from tfqprune.errors import ExportError, MissingDependencyError
 from tfqprune.report import VariantRow
 
@@ -22,15 +25,42 @@ def accuracy(model: tf.keras.Model, x: np.ndarray, y: np.ndarray) -> float | Non
     Args:
         model: one input, one output ``[samples, classes]``.
         x: inputs ``[samples, ...]``.
-        y: class numbers ``[samples]``, or one-hot labels ``[samples, classes]``.
+        y: class numbers ``[samples]`` or ``[samples, 1]``, or one-hot labels ``[samples, classes]``.
     """
     if len(model.outputs) != 1 or len(model.output_shape) != 2 or model.output_shape[-1] < 2:
         return None
     labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[-1] == model.output_shape[-1]:
+    if is_one_hot(labels) and labels.shape[-1] == model.output_shape[-1]:
         labels = labels.argmax(axis=-1)
+    if labels.size != len(labels) or not (labels == np.floor(labels)).all():
+        return None  # values, not classes
     answers = np.asarray(model.predict(x, batch_size=256, verbose=0)).argmax(axis=-1)
     return float((answers == labels.reshape(-1)).mean())
+
+
+def counts(model: tf.keras.Model) -> dict[str, Any]:
+    """Parameters, MACs, BOPs and memory (bytes) as a ``VariantRow`` has them.
+
+    None stands for what cannot be counted, where the input has no fixed size.
+    """
+    totals = CostModel(ChannelGraph(model)).totals()
+    found = {name: total if math.isfinite(total) else None for name, total in totals.items()}
+    return {name: total if total is None or name == "memory" else round(total) for name, total in found.items()}
+
+
+def check_format(model: tf.keras.Model, format: str, optimize: str) -> None:
+    """Refuses, before any work, a format in which no file could be written.
+
+    Raises:
+        ExportError: there is no such format or purpose, or the format cannot store the model.
+    """
+    from tflite_export.exporting import gather_facts
+    from tflite_export.formats import choose_format, get_format
+
+    facts = gather_facts(model)
+    choose_format(facts, optimize)  # looks at the purpose
+    if format != "auto":
+        get_format(format).check(facts)
 
 
 def measure_variant(
@@ -62,9 +92,7 @@ def measure_variant(
     """
     import tflite_export as te  # only floors above the export know it
 
-    total = cost(model)
-    row: dict[str, Any] = {"name": name, "accuracy": accuracy(model, x, y), **total.as_dict()}
-    row.update({key: round(row[key]) for key in ("params", "macs", "bops")})
+    row: dict[str, Any] = {"name": name, "accuracy": accuracy(model, x, y), **counts(model)}
     try:
         result = te.export(model, file, format=format, optimize=optimize, data=x, samples=_COMPARED)
         row.update(

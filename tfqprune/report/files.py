@@ -117,6 +117,8 @@ def _network(data: dict[str, Any]) -> NetworkReport:
         "variants": VariantRow, "groups": GroupRow, "nodes": NodeRow, "layers": LayerRow, "trials": TrialRow,
         "curves": CurveRow,
     }  # fmt: skip
+    for row in data["variants"]:
+        row.pop("tflite_accuracy", None)  # empty in every report that had it
     made: dict[str, Any] = {name: tuple(kind(**_fields(row)) for row in data.pop(name)) for name, kind in rows.items()}
     return NetworkReport(**made, **_fields(data))
 

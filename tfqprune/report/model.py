@@ -33,7 +33,6 @@ class VariantRow:
         max_error: the largest difference of any output.
         tolerance: what counts as off.
         compared: samples on which file and Keras model were compared.
-        tflite_accuracy: share of the test images that the file gets right, 0 to 1.
         format: of the file: "packed", "lce", ...
         file: name of the .tflite file, relative to the report.
         file_kinds: "weights", "scales", "biases", ... -> bytes of the file; they sum to ``tflite_bytes``.
@@ -59,7 +58,6 @@ class VariantRow:
     max_error: float | None = None
     tolerance: float | None = None
     compared: int | None = None
-    tflite_accuracy: float | None = None
     format: str | None = None
     file: str | None = None
     file_kinds: Mapping[str, int] = field(default_factory=dict)

@@ -93,7 +93,6 @@ COLUMNS = (
     Column("Peak RAM", "ram_bytes", size),
     Column("Latency", "latency_ms", milliseconds),
     Column("Agreement", "agreement", percent, compare=False),
-    Column("File accuracy", "tflite_accuracy", percent, points=True),
 )
 
 
