@@ -117,8 +117,8 @@ class Rebuilder(ABC):
         new._trainable = model.trainable  # the setter would overwrite the flags of its layers
         if model._callable_losses:
             warnings.warn(
-                f"{model.name!r} has losses by add_loss with a function (an attached penalty is one), which may refer to "
-                "weights of that very model: the new model goes without. Add them there anew if you train it with them.",
+                f"{model.name!r} has losses by add_loss with a function (an attached penalty is one), which may refer "
+                "to weights of that very model: the new model goes without. Add them there anew to train with them.",
                 stacklevel=2,
             )
         return new

@@ -557,6 +557,9 @@ def test_soft_size_by_hand() -> None:
     # A loss is to fall: the term is added.
     assert Goal("val_loss", 0.2).of({"val_loss": 0.9}, 0.5)["soft_objective"] == pytest.approx(1.0)
     assert Goal("val_loss", 0.2).objective.direction == "min"
+    assert [Goal(f"val_{name}").objective.direction for name in ("f1_score", "r2_score", "mean_squared_error")] == [
+        "max", "max", "min"
+    ]  # fmt: skip
     assert Goal("val_accuracy").of({"val_accuracy": 0.9}, 0.5) == {"val_accuracy": 0.9}
 
 

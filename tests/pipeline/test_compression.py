@@ -71,6 +71,19 @@ def test_figures(result, trained: tf.keras.Model, digits: DataSplits) -> None:
     assert result.best.row.accuracy == max(variant.row.accuracy for variant in result.variants[1:])
 
 
+def test_a_file_above_the_budget_is_explained(tmp_path: Path) -> None:
+    """Batch norms of a new network are all equal, and stored once; re-estimated ones are not."""
+    tf.keras.utils.set_random_seed(0)
+    model = zoo.resnet(8, precision=2, input_shape=(8, 8, 1))
+    data = np.random.default_rng(0).random((16, 8, 8, 1)).astype("float32"), np.arange(16) % 10
+    found = tq.compress(
+        model, data, data, budget=tq.Budget(tflite_bytes="25 KiB"), output_dir=tmp_path / "run", epochs=0, verbose=0,
+        report=False,
+    ).variants[1]  # fmt: skip
+    assert found.row.tflite_bytes > 25 * 1024
+    assert f"{found.row.tflite_bytes:,} bytes, above the budget of 25,600" in found.row.note
+
+
 def test_the_folder_is_complete(result, trained: tf.keras.Model) -> None:
     for name in ("uniform", "bayesian"):
         folder = result.output_dir / name

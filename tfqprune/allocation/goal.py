@@ -11,6 +11,8 @@ from tfqprune.errors import EvaluationError, PlanError, real_number
 
 #: the objective's name where it has a size term
 SOFT = "soft_objective"
+#: metrics of Keras that rise, which Keras-Tuner takes for falling
+_RISING = frozenset({"cosine_similarity", "f1_score", "r2_score", "binary_io_u", "io_u", "one_hot_io_u", "mean_io_u"})
 
 
 class Goal:
@@ -75,6 +77,8 @@ class Goal:
 
 def _objective(given: Any) -> keras_tuner.Objective:
     """One objective that has a direction: Keras-Tuner knows that of common metrics."""
+    if isinstance(given, str) and given.removeprefix("val_") in _RISING:
+        return keras_tuner.Objective(given, "max")
     known = isinstance(given, str | keras_tuner.Objective)
     try:
         objective = keras_tuner.Oracle(objective=given).objective if known else None

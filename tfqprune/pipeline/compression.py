@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -220,7 +220,7 @@ def compress(
                 reestimate_batch_norms(slim, train_x)
             return slim, plan
 
-        variants.append(line.variant(name, make))
+        variants.append(_judged(line.variant(name, make), outline.limits.limits.get("tflite_bytes"), display))
 
     network = line.network(title or model.name, variants, outline)
     page = None
@@ -239,6 +239,19 @@ def compress(
         display.say(f"Report: {page}")
     folder.finish()
     return CompressionResult(tuple(variants), network, folder.path, page)
+
+
+def _judged(variant: Variant, limit: float | None, display: Display) -> Variant:
+    """A variant, with a note where its file is above the budget all the same."""
+    size = variant.row.tflite_bytes
+    if limit is None or size is None or size <= limit:
+        return variant
+    note = (
+        f"The file has {size:,} bytes, above the budget of {limit:,.0f}: it was measured before the training, and "
+        "equal values are stored once, so a file can grow where values become different. Ask for a little less."
+    )
+    display.say(f"  [yellow]{note}[/yellow]")
+    return replace(variant, row=replace(variant.row, note=" ".join(filter(None, (variant.row.note, note)))))
 
 
 def timestamp() -> str:
