@@ -387,7 +387,7 @@ def test_the_way_a_metric_goes(metric: object, name: str, sign: int) -> None:
     def mine(labels: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(values) + 1
 
-    model = network("float")
+    model = tf.keras.models.clone_model(network("float"))  # the network itself is for all tests
     model.compile("sgd", "mse", ["mae", "binary_accuracy", mine])
     x = noise()[0]
     data = x, np.round(np.random.default_rng(1).random((len(x), model.output_shape[-1])))
