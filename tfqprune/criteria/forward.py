@@ -23,7 +23,7 @@ from tfqprune.criteria.filters import deployed_kernel, passes_on
 from tfqprune.errors import DataError
 from tfqprune.layers import LayerRecord
 from tfqprune.layers.base import CONSUMED
-from tfqprune.layers.convolution import ConvHandler, DenseHandler
+from tfqprune.layers.convolution import ConvHandler, DenseHandler, SeparableConvHandler
 from tfqprune.layers.running import inference, substitute
 from tfqprune.models import feed, is_graph_model, nodes
 
@@ -38,7 +38,9 @@ class Consumer:
     Attributes:
         units: number of the group, and slot in it, of each channel that is read.
         axis: the channel axis of what is read in the layer's first call.
-        kernel: the deployed kernel, or None for layers that are no plain convolution or dense layer.
+        convolution: whether a kernel slides over padded inputs: a plain convolution, or a separable one.
+        kernel: the deployed kernel, laid out as that of a plain convolution or dense layer; None for layers of other
+            kinds.
     """
 
     def __init__(self, graph: ChannelGraph, record: LayerRecord) -> None:
@@ -48,9 +50,14 @@ class Consumer:
         axis = call.inputs[0].axis
         assert axis is not None
         self.axis = axis
-        self.convolution = isinstance(record.handler, ConvHandler)
+        separable = isinstance(record.handler, SeparableConvHandler)
+        self.convolution = separable or isinstance(record.handler, ConvHandler)
         self.dense = isinstance(record.handler, DenseHandler)
-        self.kernel = deployed_kernel(record, "kernel") if self.convolution or self.dense else None
+        self.kernel = None
+        if separable:
+            self.kernel = _joint_kernel(record)
+        elif self.convolution or self.dense:
+            self.kernel = deployed_kernel(record, "kernel")
         self.quantizer = getattr(record.layer, "input_quantizer", None)
         self.layer = self._bare()
 
@@ -119,6 +126,13 @@ class Consumer:
                 total = max((-(-shape[axis] // stride) - 1) * stride + spread + 1 - shape[axis], 0)
                 padding[axis] = (total // 2, total - total // 2)
         return padding
+
+
+def _joint_kernel(record: LayerRecord) -> np.ndarray:
+    """The plain kernel ``(*spatial, in, out)`` that does what the two kernels of a separable convolution do."""
+    depthwise = np.asarray(deployed_kernel(record, "depthwise_kernel"), np.float32)
+    pointwise = np.asarray(deployed_kernel(record, "pointwise_kernel"), np.float32)
+    return np.einsum("...im,imo->...io", depthwise, pointwise.reshape(*depthwise.shape[-2:], -1))
 
 
 def consumers(graph: ChannelGraph, groups: set[int] | None = None) -> dict[str, Consumer]:
