@@ -13,6 +13,7 @@ import tensorflow as tf
 import tflite_export as te
 from tflite_export.exporting import _check_against_noise
 from tflite_export.formats.base import EXACT
+from tflite_export.samples import generated_inputs
 from tflite_export.verification import as_inputs, compare
 from tfqprune.errors import DataError, ExportError
 
@@ -140,16 +141,42 @@ def test_samples_are_counted_before_any_work(net: Callable[..., Any], tmp_path: 
         as_inputs(net("plain", "2"), np.zeros((2, 8, 8, 3)), samples)
 
 
-def test_inputs_that_index_a_table(tmp_path: Path) -> None:
-    """Numbers up to 255 for a table of 50 rows: said as what it is; with data all goes well, benchmarks too."""
-    given = layers.Input((10,), dtype="int32")
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+@pytest.mark.parametrize("format", ["float32", "int8"])
+def test_inputs_that_index_a_table(tmp_path: Path, dtype: str, format: str) -> None:
+    given = layers.Input((10,), dtype=dtype)
     model = tf.keras.Model(given, layers.Dense(3)(layers.Flatten()(layers.Embedding(50, 8)(given))))
+    (rows,) = generated_inputs(model, 64)
+    assert rows.dtype == dtype
+    assert (rows.min(), rows.max()) == (0, 49)
+    assert len(np.unique(rows)) > 40
+    result = te.export(model, tmp_path / "x.tflite", format, strict=format == "float32")
+    assert result.agreement.max_error < (1e-5 if format == "float32" else 0.1)
+    if dtype == "int32":  # of a file alone one cannot see that its floats are rows
+        assert te.benchmark(result.path, runs=2, seconds=0, warm_up_seconds=0).runs == 2
+
+
+def test_inputs_that_index_several_tables_or_none(tmp_path: Path) -> None:
+    """Words through a nested model into 300 rows, places into 7 at once and behind a sum; the floats into none."""
+    word, place, rest = layers.Input((4,), dtype="int32"), layers.Input((4,), dtype="int64"), layers.Input((8,))
+    inner = layers.Input((4,), dtype="int32")
+    nested = tf.keras.Model(inner, layers.Embedding(300, 8)(inner))
+    read = nested(word) + layers.Embedding(9, 8)(place) + layers.Embedding(7, 8)(place)
+    model = tf.keras.Model([word, place, rest], layers.Flatten()(read * rest[:, None]))
+    arrays = generated_inputs(model, 64)
+    assert [array.max() for array in arrays[:2]] == [6, 6]  # the way into the nested model is not followed
+    assert arrays[2].min() == -8
+    assert te.export(model, tmp_path / "x.tflite", "float32").agreement.max_error < 1e-5
+
+
+def test_inputs_that_index_a_table_out_of_sight(tmp_path: Path) -> None:
+    """Said as what it is; with data all goes well."""
+    given = layers.Input((10,))
+    model = tf.keras.Model(given, layers.Dense(3)(layers.Flatten()(layers.Embedding(50, 8)(given * 2.0))))
     with pytest.raises(DataError, match=r"to take generated inputs.* is not in \[0, 50\).*pass data=\.\.\."):
         te.export(model, tmp_path / "x.tflite", "float32")
-    data = np.random.default_rng(0).integers(0, 50, (8, 10))
-    result = te.export(model, tmp_path / "x.tflite", "float32", data=data)
-    assert result.agreement.max_error < 1e-5
-    assert te.benchmark(result.path, runs=2, seconds=0, warm_up_seconds=0).runs == 2
+    data = np.random.default_rng(0).integers(0, 25, (8, 10))
+    assert te.export(model, tmp_path / "x.tflite", "float32", data=data).agreement.max_error < 1e-5
 
 
 def test_dict_outputs_go_by_the_names_of_their_layers(tmp_path: Path) -> None:
