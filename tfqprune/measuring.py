@@ -101,6 +101,23 @@ FOLLOWS = {"tflite_bytes": "memory", "latency": "macs"}
 Lines = dict[str, tuple[float, float]]
 
 
+def metered_graph(model: tf.keras.Model, budget: Budget, meter: Meter | None) -> ChannelGraph:
+    """The channel graph of a model: a meter's, where there is one.
+
+    Raises:
+        BudgetError: the meter is of another model or budget.
+        ModelTypeError: no graph model.
+    """
+    if meter is None:
+        return ChannelGraph(model)
+    if meter.graph.model is not model or meter.budget != budget:
+        raise BudgetError(
+            f"Expected a meter of this model and of {budget}. Received: one of {meter.graph.model.name!r} and "
+            f"{meter.budget}. Take the meter of a Fitter of both, or none."
+        )
+    return meter.graph
+
+
 def lines(names: Iterable[str], observations: Sequence[Mapping[str, float]]) -> Lines:
     """Measured costs as straight lines over the counted ones, on the cautious side.
 

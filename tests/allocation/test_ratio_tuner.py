@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import tfqprune as tq
+from tfqprune.allocation.base import unscored
 from tfqprune.allocation.display import SearchDisplay
 from tfqprune.allocation.goal import Goal
 from tfqprune.allocation.judging import Judge
@@ -32,6 +33,7 @@ from tfqprune.errors import (
 )
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.files import write_json
+from tfqprune.fitting import Fitter
 from tfqprune.twin import EvaluationTwin
 
 
@@ -726,7 +728,11 @@ def test_measured_budget_is_measured_for_the_best_alone(make_tuner, model, train
         return (1 + 0.5 * odd) * tq.cost(slim).macs / 1e5
 
     budget = tq.Budget(latency=0.6, measure_latency=device)
-    tuner = make_tuner(budget=budget, max_trials=10)
+    meter = Fitter(graph := tq.ChannelGraph(model), unscored(graph), budget).meter
+    tuner = make_tuner(budget=budget, max_trials=10, meter=meter)
+    assert sum(slim.count_params() == model.count_params() for slim in calls) == 1  # not measured again
+    with pytest.raises(BudgetError, match="Expected a meter of this model and of"):
+        make_tuner(budget=tq.Budget(memory=0.6), meter=meter)
     limit = 0.6 * device(model)
     tuner.search(train, validation_data=validation, verbose=0)
     records = tuner.records()

@@ -13,7 +13,7 @@ from tfqprune.budget import Budget, check_budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import BudgetError
 from tfqprune.fitting import Bounds, Fit, Fitter, names_of
-from tfqprune.measuring import Meter
+from tfqprune.measuring import Meter, metered_graph
 from tfqprune.plan import PruningPlan
 from tfqprune.scoring import choose_criterion, run_criterion
 
@@ -81,12 +81,7 @@ class Allocator(ABC):
             PlanError: names, bounds, align or scores do not fit the model.
             ModelTypeError: no graph model.
         """
-        if meter is not None and (meter.graph.model is not model or meter.budget != self.budget):
-            raise BudgetError(
-                f"Expected a meter of this model and of {self.budget}. Received: one of {meter.graph.model.name!r} and "
-                f"{meter.budget}. Take the meter of a Fitter of both, or none."
-            )
-        graph = ChannelGraph(model) if meter is None else meter.graph
+        graph = metered_graph(model, self.budget, meter)
         limits: dict[str, Any] = {
             "align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude), "meter": meter
         }  # fmt: skip

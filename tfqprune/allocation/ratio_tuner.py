@@ -39,12 +39,12 @@ from tfqprune.allocation.starting import (
 )
 from tfqprune.allocation.tensorboard import log_trial
 from tfqprune.budget import Budget, check_budget, format_cost
-from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import FunctionCriterion, get_criterion
 from tfqprune.errors import EvaluationError, PlanError, whole_number
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Bounds, Fitter, names_of
+from tfqprune.measuring import Meter, metered_graph
 from tfqprune.plan import resolve_ratios
 from tfqprune.recovery.training import cosine
 from tfqprune.scoring import choose_criterion, run_criterion
@@ -77,7 +77,8 @@ class RatioTuner(Promotion):
         data: what the criterion looks at; None: the training data of :meth:`search`.
         scores: scores that exist already, instead of ``criterion``.
         fitter: scores, budget and bounds that exist already, instead of ``budget``, ``criterion``, ``data``,
-            ``scores``, ``align``, ``minimum``, ``maximum`` and ``exclude``.
+            ``scores``, ``meter``, ``align``, ``minimum``, ``maximum`` and ``exclude``.
+        meter: of this model and budget: what it measured is not measured again.
         evaluation: ``"proxy"``: re-estimate batch norms on some training data and evaluate, without
             training; ``"finetune"``: fine-tune the slim model; ``"both"``: all by proxy, then
             fine-tune the best few.
@@ -104,7 +105,7 @@ class RatioTuner(Promotion):
         worker_timeout: seconds of silence after which the chief gives a worker's trial to another.
 
     Raises:
-        BudgetError: the budget is above the original or cannot be met.
+        BudgetError: the budget is above the original or cannot be met; the meter has another one.
         PlanError: names, bounds, align, share, starts or sensitivity do not fit the model; no trials; a seed or an
             objective that is none.
         CriterionError: no such criterion.
@@ -129,6 +130,7 @@ class RatioTuner(Promotion):
         data: Any = None,
         scores: Mapping[str, np.ndarray] | None = None,
         fitter: Fitter | None = None,
+        meter: Meter | None = None,
         evaluation: str = "proxy",
         promote: int = 3,
         align: int = 1,
@@ -159,14 +161,14 @@ class RatioTuner(Promotion):
         whole_number("seed", seed, PlanError, least=0)
         check_sensitivity(sensitivity)
         self.goal = Goal(objective, size_weight)
-        self.graph = ChannelGraph(model) if fitter is None else fitter.graph
+        self.graph = metered_graph(model, budget, meter) if fitter is None else fitter.graph
         self.budget = budget
         self.criterion = criterion
         self.evaluation = evaluation
         self.promote = promote
         self._data, self._given_scores, self._share = data, scores, share
         self._limits: dict[str, Any] = {
-            "align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude)
+            "align": align, "minimum": minimum, "maximum": maximum, "exclude": names_of(exclude), "meter": meter
         }  # fmt: skip
         self._calibration_samples, self._batch_size = calibration_samples, batch_size
         self._worker_timeout = worker_timeout

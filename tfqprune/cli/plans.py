@@ -28,7 +28,7 @@ def allocated(
         budget: what holds.
         criterion: ranks the units.
         data: for the criterion, and for allocators that measure.
-        limits: ``align`` and ``exclude``.
+        limits: ``align``, ``exclude`` and ``meter``.
         curves: where measured sensitivities are kept, so that an interrupted measurement goes on.
     """
     from tfqprune.allocation import get_allocator

@@ -101,7 +101,8 @@ def search(
 
     graph = ChannelGraph(dense)
     limits: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
-    Fitter(graph, unscored(graph), bounds, **limits)  # refuses a budget that cannot be met, before a folder is made
+    # Refuses a budget that cannot be met, before a folder is made; what it measured is not measured again.
+    limits["meter"] = Fitter(graph, unscored(graph), bounds, **limits).meter
     facts = {key: value for key, value in session.settings.items() if key not in _FREE}
     guide: Any = sensitivity
     if curves is not None:  # a mistake here must not bind the folder either
