@@ -34,6 +34,18 @@ def test_samples_count_and_their_order_does_not(small, data) -> None:
     assert data_digest(small, x) != digest
 
 
+def test_sample_weights_count(small, data) -> None:
+    x, y = data
+    weights = np.arange(10.0)
+    digest = data_digest(small, (x, y, weights))
+    assert digest != data_digest(small, data)
+    assert digest != data_digest(small, (x, y, weights + 1))
+    assert digest == data_digest(small, (x[::-1], y[::-1], weights[::-1]))
+    assert data_digest(small, (x, y, None)) == data_digest(small, data)
+    with pytest.raises(DataError, match="Expected a weight for each of 10 samples"):
+        data_digest(small, (x, y, weights[:-1]))
+
+
 @pytest.mark.parametrize("batch", [lambda own: own, lambda own: own.batch(4)], ids=["single", "batched"])
 def test_samples_of_a_data_set_count(small, data, batch) -> None:
     x, y = data

@@ -23,7 +23,7 @@ from tfqprune.losses import compiled_arguments, loss_name
 from tfqprune.models import feed, is_graph_model, nodes
 from tfqprune.rebuild import values_of
 from tfqprune.recovery.training import fresh_optimizer
-from tfqprune.samples import arrays_of, batched
+from tfqprune.samples import arrays_of, batched, sample_weights
 
 _BATCH = 64  # of data sets that have no batches
 _NUMBER = re.compile(r"_\d+$")
@@ -124,7 +124,7 @@ def scores_digest(scores: Mapping[str, np.ndarray]) -> str:
 
 
 def data_digest(model: tf.keras.Model, data: Any) -> str:
-    """Changes with the form, size and samples of data, in whatever order they come.
+    """Changes with the form, size and samples of data, and with sample weights, in whatever order they come.
 
     Args:
         model: whose inputs they are.
@@ -138,7 +138,8 @@ def data_digest(model: tf.keras.Model, data: Any) -> str:
             raise DataError("Expected data that ends. Received: an endless data set; bound it with .take(n).")
         return f"{_form(data)} {_checksum(batched(model, data, _BATCH))}"
     inputs, labels = arrays_of(model, data)
-    arrays = [*inputs, *(labels or [])]
+    weights = sample_weights(model, data, len(inputs[0]))
+    arrays = [*inputs, *(labels or []), *([] if weights is None else tf.nest.flatten(weights))]
     described = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
     return f"{described} {_checksum([arrays])}"
 
