@@ -40,7 +40,11 @@ from tfqprune.evaluation import CALIBRATION_BATCH
 from tfqprune.plan import PruningPlan, plan_from_ratios
 from tfqprune.scoring import choose_criterion, run_criterion
 
-COMBINATION = {"reconstruction": 1.0, "fisher": 1.0}
+#: how a combination is called in the tables -> its weights
+COMBINATIONS = {
+    "rank_combination": {"reconstruction": 1.0, "fisher": 1.0},
+    "reconstruction + mean_activation": {"reconstruction": 1.0, "mean_activation": 1.0},
+}
 RESCALED = "reconstruction, rescaled 0.7"
 
 
@@ -145,8 +149,8 @@ def scores_of(
         criterion = FlipFrequency(flips)
     elif name == RESCALED:
         criterion = Reconstruction(rescaled=0.7)
-    elif name == "rank_combination":
-        criterion = choose_criterion(graph, COMBINATION, samples)
+    elif name in COMBINATIONS:
+        criterion = choose_criterion(graph, COMBINATIONS[name], samples)
     else:
         criterion = choose_criterion(graph, name, samples)
     return run_criterion(graph, criterion, samples)
@@ -188,7 +192,7 @@ def main() -> None:
             baseline(given, precision, splits)
         return
     stages = list(STAGES)[: 2 if given.no_finetuning else 3]
-    names = given.criteria or [*criterion_names(), RESCALED]
+    names = given.criteria or [*dict.fromkeys([*criterion_names(), *COMBINATIONS]), RESCALED]
     settings = {key: getattr(given, key) for key in ("dataset", "limit", "learning_rate", "batch_size")}
     suffix = "" if given.split == "validation" else "_test"
     results = Results(given.output / f"criteria{suffix}.json", {**settings, "split": given.split})
