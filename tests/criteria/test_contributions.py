@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 
 import hypothesis
 import larq as lq
@@ -121,6 +122,31 @@ def test_covariance_is_that_of_the_layer(name: str, path: str, monkeypatch: pyte
     rest = (expected - 0.7 * proportional) / expected.sum()
     np.testing.assert_allclose(covariance(*found, group, even, 0.7), rest, rtol=2e-3, atol=1e-5)
     assert covariance(*found, group, even, 1.0).sum() == pytest.approx(0, abs=1e-5)  # all of y is proportional to y
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        lambda: K.SeparableConv1D(3, 3, depth_multiplier=2, padding="same", name="reader"),
+        lambda: K.SeparableConv1D(3, 3, strides=2, padding="causal", name="reader"),
+        lambda: K.SeparableConv1D(3, 3, dilation_rate=2, padding="causal", activation="relu", name="reader"),
+        lambda: Q.QuantSeparableConv1D(
+            3, 4, strides=2, padding="same", name="reader",
+            depthwise_quantizer="ste_tern", pointwise_quantizer="ste_sign",
+        ),
+    ],
+)  # fmt: skip
+def test_separable_convolutions_of_lines_are_taken_apart(reader: Callable[[], tf.keras.layers.Layer]) -> None:
+    line = K.Input((9, 2))
+    read_by = reader()
+    model = tf.keras.Model(line, K.GlobalAveragePooling1D()(read_by(K.Conv1D(4, 1, name="producer")(line))))
+    consumer = consumers(ChannelGraph(model))["reader"]
+    x = np.random.default_rng(0).normal(size=(3, 9, 4)).astype("float32")
+    prepared = consumer.prepare(tf.constant(x))
+    assert consumer.multiplier == read_by.depth_multiplier
+    apart = consumer.filtered(prepared).numpy() @ consumer.kernel[0]
+    activation = read_by.activation or tf.identity
+    np.testing.assert_allclose(activation(apart), read_by(x), rtol=1e-4, atol=1e-5)
 
 
 # One row is 4 channels x 4 outputs x 4 bytes = 64 bytes; two batches of 3 samples, 11 x 11 positions, of which 5.

@@ -32,7 +32,8 @@ class Reading:
 
     Attributes:
         kernel: ``[blocks, channels, taps, outputs]``: for each block of a grouped convolution the deployed weight
-            of each input channel, kernel tap and output.
+            of each input channel, kernel tap and output. The taps of a separable convolution are what its depthwise
+            filters make of a channel.
         patches: arrays ``[rows, blocks, channels, taps]``, one a batch.
         responses: for layers that are not taken apart: arrays ``[rows, channels, outputs]``, the response to each
             channel alone.
@@ -88,8 +89,8 @@ def _blocks(consumer: Consumer) -> np.ndarray | None:
     if consumer.kernel is None:
         return None
     kernel = np.asarray(consumer.kernel, np.float32)
-    if consumer.dense:
-        return kernel[None, :, None, :]
+    if consumer.dense or consumer.separable:
+        return kernel.reshape(1, -1, consumer.multiplier, kernel.shape[-1])
     blocks = consumer.record.layer.groups
     taps = kernel.reshape(-1, *kernel.shape[-2:])  # [taps, channels, outputs]
     return np.ascontiguousarray(
@@ -99,11 +100,12 @@ def _blocks(consumer: Consumer) -> np.ndarray | None:
 
 def _patches(consumer: Consumer, prepared: tf.Tensor, positions: int, rng: np.random.Generator) -> np.ndarray:
     """What the kernel covers at some output positions: ``[rows, blocks, channels, taps]``."""
-    if consumer.dense:
-        rows = tf.reshape(prepared, [prepared.shape[0], -1, prepared.shape[-1]])
+    if consumer.dense or consumer.separable:
+        read = consumer.filtered(prepared) if consumer.separable else prepared
+        rows = tf.reshape(read, [read.shape[0], -1, read.shape[-1]])
         chosen = _choose(rows.shape[1], positions, rng)
         values = tf.gather(rows, chosen, axis=1).numpy().astype(np.float32, copy=False)
-        return values.reshape(-1, 1, values.shape[-1], 1)
+        return values.reshape(-1, 1, values.shape[-1] // consumer.multiplier, consumer.multiplier)
     layer = consumer.record.layer
     axes = consumer.spatial_axes(prepared.shape.rank)
     sizes = [int(prepared.shape[axis]) for axis in axes]

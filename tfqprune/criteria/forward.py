@@ -39,8 +39,9 @@ class Consumer:
         units: number of the group, and slot in it, of each channel that is read.
         axis: the channel axis of what is read in the layer's first call.
         convolution: whether a kernel slides over padded inputs: a plain convolution, or a separable one.
-        kernel: the deployed kernel, laid out as that of a plain convolution or dense layer; None for layers of other
-            kinds.
+        multiplier: values that reach the mixing kernel for each channel: more than one in separable convolutions.
+        separable: whether filters of single channels come in front of the mixing kernel.
+        kernel: the deployed mixing kernel; None for layers that are neither convolutions of these kinds nor dense.
     """
 
     def __init__(self, graph: ChannelGraph, record: LayerRecord) -> None:
@@ -50,14 +51,13 @@ class Consumer:
         axis = call.inputs[0].axis
         assert axis is not None
         self.axis = axis
-        separable = isinstance(record.handler, SeparableConvHandler)
-        self.convolution = separable or isinstance(record.handler, ConvHandler)
+        self.separable = isinstance(record.handler, SeparableConvHandler)
+        self.convolution = self.separable or isinstance(record.handler, ConvHandler)
         self.dense = isinstance(record.handler, DenseHandler)
+        self.multiplier = record.layer.depth_multiplier if self.separable else 1
         self.kernel = None
-        if separable:
-            self.kernel = _joint_kernel(record)
-        elif self.convolution or self.dense:
-            self.kernel = deployed_kernel(record, "kernel")
+        if self.convolution or self.dense:
+            self.kernel = deployed_kernel(record, "pointwise_kernel" if self.separable else "kernel")
         self.quantizer = getattr(record.layer, "input_quantizer", None)
         self.layer = self._bare()
 
@@ -111,6 +111,18 @@ class Consumer:
             layer.__dict__["activation"] = tf.keras.activations.linear
         return tf.nest.flatten(layer(prepared))[0]
 
+    def filtered(self, prepared: tf.Tensor) -> tf.Tensor:
+        """What the pointwise kernel of a separable convolution reads: ``[samples, *spatial, in * multiplier]``."""
+        layer = self.layer
+        values = tf.transpose(prepared, [0, *self.spatial_axes(prepared.shape.rank), self.axis])
+        kernel = tf.cast(layer.depthwise_kernel, values.dtype)
+        strides, dilations = layer.strides, layer.dilation_rate
+        line = len(strides) == 1
+        if line:  # TensorFlow filters images
+            values, kernel, strides, dilations = values[:, None], kernel[None], strides * 2, (1, *dilations)
+        result = tf.nn.depthwise_conv2d(values, kernel, [1, *strides, 1], "VALID", dilations=dilations)
+        return result[:, 0] if line else result
+
     def spatial_axes(self, rank: int) -> list[int]:
         """The axes a convolution slides over: all but samples and channels."""
         return [axis for axis in range(1, rank) if axis != self.channel_axis(rank)]
@@ -126,13 +138,6 @@ class Consumer:
                 total = max((-(-shape[axis] // stride) - 1) * stride + spread + 1 - shape[axis], 0)
                 padding[axis] = (total // 2, total - total // 2)
         return padding
-
-
-def _joint_kernel(record: LayerRecord) -> np.ndarray:
-    """The plain kernel ``(*spatial, in, out)`` that does what the two kernels of a separable convolution do."""
-    depthwise = np.asarray(deployed_kernel(record, "depthwise_kernel"), np.float32)
-    pointwise = np.asarray(deployed_kernel(record, "pointwise_kernel"), np.float32)
-    return np.einsum("...im,imo->...io", depthwise, pointwise.reshape(*depthwise.shape[-2:], -1))
 
 
 def consumers(graph: ChannelGraph, groups: set[int] | None = None) -> dict[str, Consumer]:
