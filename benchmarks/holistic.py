@@ -49,6 +49,7 @@ BUDGETS = (0.7, 0.5, 0.4)
 HALF = 0.5
 STEPS = 10  # of one fit, where steps are timed: an epoch of the digits
 KEY = ("dataset", "limit", "part", "precision", "what", "budget", "seed")  # of a row
+CRITERION = "reconstruction"  # of all networks, so that methods and precisions differ in nothing else
 
 
 class DualAscent(tq.HolisticPruning):
@@ -160,7 +161,7 @@ class Bench:
     ) -> dict[str, Any]:
         tf.keras.utils.set_random_seed(seed)
         sample = (self.splits.train.x[:256], self.splits.train.y[:256])
-        hfp = kind(self.model, tq.Budget(params=share, macs=share), "auto", sample, **options)
+        hfp = kind(self.model, tq.Budget(params=share, macs=share), CRITERION, sample, **options)
         hfp.compile(tf.keras.optimizers.Adam(self.rate(epochs)), "sparse_categorical_crossentropy")
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
@@ -183,10 +184,10 @@ class Bench:
         if name == "holistic":
             return self.holistic(share, seed, self.given.training)
         if name == "uniform":
-            return self.tuned(tq.UniformAllocator(budget).allocate(self.model, "auto", train), share, seed)
+            return self.tuned(tq.UniformAllocator(budget).allocate(self.model, CRITERION, train), share, seed)
         folder = self.given.cache / f"search_{self.given.dataset}_{self.precision}_{self.given.trials}"
         tuner = tq.RatioTuner(
-            self.model, budget, "auto", self.given.trials, folder, f"seed_{seed}", seed=seed,
+            self.model, budget, CRITERION, self.given.trials, folder, f"seed_{seed}", seed=seed,
             loss="sparse_categorical_crossentropy", metrics=["accuracy"],
         )  # fmt: skip
         tuner.search(train, validation_data=validation, verbose=0)

@@ -288,6 +288,7 @@ def test_rank_combination() -> None:
     norm.set_weights([np.array([2.0, -4, 0]), np.zeros(3), np.zeros(3), np.ones(3)])
     scores = score(model, {"latent_l1": 3, "batchnorm_scale": 1})["hidden"]
     np.testing.assert_allclose(scores, [0.875, 0.625, 0], rtol=1e-6)
+    assert get_criterion({"latent_l1": 3, "batchnorm_scale": 1}).name == "3 latent_l1 + batchnorm_scale"
 
 
 def test_ties_share_a_rank() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from tfqprune.channels import ChannelGraph
@@ -10,9 +11,9 @@ from tfqprune.layers.base import bits_of
 
 Kind = Literal["binary", "k-bit", "float"]
 
-#: (precision, whether data is given) -> criterion
-AUTO: dict[tuple[Kind, bool], str] = {
-    ("binary", True): "reconstruction",
+#: (precision, whether data is given) -> criterion, or the weights of a combination
+AUTO: dict[tuple[Kind, bool], str | Mapping[str, float]] = {
+    ("binary", True): {"reconstruction": 1, "mean_activation": 1},
     ("k-bit", True): "reconstruction",
     ("float", True): "reconstruction",
     ("binary", False): "latent_l1",
@@ -34,8 +35,8 @@ def precision_kind(graph: ChannelGraph) -> Kind:
     return max(weights, key=lambda kind: weights[kind]) if any(weights.values()) else "float"
 
 
-def best_criterion(graph: ChannelGraph, with_data: bool) -> str:
-    """The name of the criterion that "auto" stands for on this model.
+def best_criterion(graph: ChannelGraph, with_data: bool) -> str | Mapping[str, float]:
+    """The criterion that "auto" stands for on this model: a name, or names and weights of a combination.
 
     Args:
         graph: the channel graph of the model.

@@ -36,7 +36,7 @@ class RankCombination(Criterion):
         self.reads = _together({part.reads for part, _ in self.parts})
         self.needs_data = any(part.needs_data for part, _ in self.parts)
         self.needs_gradients = any(part.needs_gradients for part, _ in self.parts)
-        self.name = " + ".join(f"{weight:g} {part.name}" for part, weight in self.parts)
+        self.name = " + ".join(part.name if weight == 1 else f"{weight:g} {part.name}" for part, weight in self.parts)
 
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:
         total = {group.name: np.zeros(group.size) for group in groups}
