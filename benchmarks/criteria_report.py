@@ -15,7 +15,11 @@ import numpy as np
 from pictures import save
 from tables import commands, render, table
 
+from tfqprune.criteria import get_criterion
+from tfqprune.criteria.automatic import AUTO
+
 STAGES = {"cut": "cut", "batch_norms": "batch norms re-estimated", "finetuned": "fine-tuned, 1 epoch"}
+LABELS = {"rank_combination": "reconstruction + fisher"}  # rows that are called otherwise in the tables
 #: precision, scope, ratio -> stage -> criterion -> accuracies of the seeds, in percent
 _Values = dict[tuple[str, str, float], dict[str, dict[str, list[float]]]]
 
@@ -25,7 +29,8 @@ def values_of(content: dict[str, Any]) -> _Values:
     found: _Values = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in content["rows"]:
         setting = (row["precision"], row["scope"], row["ratio"])
-        found[setting][row["stage"]][row["criterion"]].append(100 * row["accuracy"])
+        name = LABELS.get(row["criterion"], row["criterion"])
+        found[setting][row["stage"]][name].append(100 * row["accuracy"])
     return {setting: found[setting] for setting in sorted(found, key=lambda key: (key[0], key[1] != "inner", key[2]))}
 
 
@@ -45,30 +50,43 @@ def _cell(found: list[float], seeds: int) -> str:
     return f"{np.mean(found):.1f}{spread}{fewer}"
 
 
+def _default(precision: str) -> str:
+    """What ``auto`` stands for with data."""
+    kind: Any = "k-bit" if precision.isdigit() else precision
+    return get_criterion(AUTO[kind, True]).name
+
+
+def _means(stages: dict[str, dict[str, list[float]]], stage: str) -> dict[str, float]:
+    """Of the criteria that were measured with all seeds."""
+    seeds = max((len(found) for found in stages[stage].values()), default=0)
+    return {name: float(np.mean(found)) for name, found in stages[stage].items() if len(found) == seeds}
+
+
 def lead_table(content: dict[str, Any]) -> str:
     """How far `auto`'s choice leads random, and which criterion is ahead, after re-estimation and fine-tuning."""
     rows = []
     for setting, stages in values_of(content).items():
+        default = _default(setting[0])
         for stage in ("batch_norms", "finetuned"):
-            means = {name: float(np.mean(found)) for name, found in stages[stage].items()}
-            if not {"random", "reconstruction"} <= set(means):
+            means = _means(stages, stage)
+            if not {"random", default} <= set(means):
                 continue
             best = max(means, key=lambda name: means[name])
             rows.append(
                 [
-                    _name(setting), STAGES[stage], f"{means['random']:.1f}", f"{means['reconstruction']:.1f}",
-                    f"{means['reconstruction'] - means['random']:+.1f}", f"{best} ({means[best]:.1f})",
+                    _name(setting), STAGES[stage], f"{means['random']:.1f}", f"{means[default]:.1f}",
+                    f"{means[default] - means['random']:+.1f}", f"{best} ({means[best]:.1f})",
                 ]
             )  # fmt: skip
-    header = ["network, groups, ratio", "stage", "random, %", "reconstruction, %", "lead, points", "best"]
-    return table(header, rows)
+    header = ["network, groups, ratio", "stage", "random, %", "default, %", "lead, points", "best"]
+    return table(header, rows) if rows else ""
 
 
 def tables(content: dict[str, Any]) -> str:
     """All tables of a run, with their source."""
     values = values_of(content)
-    compared = any({"random", "reconstruction"} <= set(stages["batch_norms"]) for stages in values.values())
-    parts = ["What the default (`reconstruction`) is worth:", lead_table(content)] if compared else []
+    lead = lead_table(content)
+    parts = ["What the default (`auto` with data) is worth:", lead] if lead else []
     for setting, stages in values.items():
         base = content["baselines"][setting[0]]
         order = sorted(stages["batch_norms"], key=lambda name: -np.mean(stages["batch_norms"][name]))
@@ -97,7 +115,7 @@ def plot(content: dict[str, Any], path: Path) -> None:
     for axes, (setting, stages) in zip(grid, values.items(), strict=True):
         found = stages["batch_norms"]
         names = sorted(found, key=lambda name: np.mean(found[name]))
-        colours = ["tab:blue" if name == "reconstruction" else "tab:gray" for name in names]
+        colours = ["tab:blue" if name == _default(setting[0]) else "tab:gray" for name in names]
         means, spreads = ([float(of(found[name])) for name in names] for of in (np.mean, np.std))
         axes.barh(names, means, xerr=spreads, color=colours)
         axes.axvline(100 * content["baselines"][setting[0]]["accuracy"], color="black", lw=0.8, ls=":")
