@@ -276,6 +276,18 @@ def even_sizes_only(image: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         pytest.param(
             lambda image, x: head(K.SeparableConv2D(3, 3, padding="same")(K.ReLU()(x))), -0.7, 6, id="zero, separable"
         ),
+        pytest.param(
+            lambda image, x: head(K.SeparableConv2D(3, 3, strides=2, depth_multiplier=2)(x)), 0.7, 6, id="separable"
+        ),
+        pytest.param(
+            lambda image, x: head(
+                lq.layers.QuantSeparableConv2D(
+                    3, 2, depth_multiplier=2, input_quantizer="ste_sign",
+                    depthwise_quantizer="ste_sign", pointwise_quantizer="ste_sign",
+                )(x)
+            ),
+            0.7, 6, id="separable signs",
+        ),
         pytest.param(lambda image, x: head(conv(3, padding="same")(gated(K.ReLU()(x)))), -0.7, 6, id="zero, gated"),
         pytest.param(
             lambda image, x: head(norm()(conv(1)(K.Concatenate()([K.Conv2D(3, 1)(image), x])))), 0.7, 6, id="concat"
@@ -393,7 +405,7 @@ _KIND = "'reader' is no plain convolution or dense layer"
             lambda image, x: head(
                 lq.layers.QuantSeparableConv2D(3, 3, padding="same", pad_values=1.0, name="reader")(K.ReLU()(x))
             ),
-            -0.7, _KIND, id="zero, separable, padded with one",
+            -0.7, _PADDING, id="zero, separable, padded with one",
         ),
         pytest.param(shared_unit_norm, 0.7, "'unit' takes statistics over it and other channels", id="statistics"),
         pytest.param(

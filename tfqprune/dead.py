@@ -293,9 +293,10 @@ class _ShiftedBuilder(SlimBuilder):
 def _response(reader: Consumer, positions: np.ndarray, constant: np.ndarray) -> np.ndarray:
     """What constant channels add to each output channel: their value times the sum of the kernel's taps."""
     assert reader.kernel is not None
-    taps = reader.kernel.astype(np.float64).sum(
-        axis=tuple(range(reader.kernel.ndim - 2))
-    )  # [inputs of a block, outputs]
+    taps = _summed(reader.kernel)  # [inputs of a block, outputs]
+    if reader.separable:
+        filters = _summed(np.asarray(reader.layer.depthwise_kernel))  # [inputs, multiplier]
+        taps = np.einsum("im,imo->io", filters, taps.reshape(*filters.shape, -1))
     channels = len(reader.record.roles["in"])
     depth, outputs = taps.shape
     blocks = channels // depth if reader.convolution else 1
@@ -305,6 +306,11 @@ def _response(reader: Consumer, positions: np.ndarray, constant: np.ndarray) -> 
         mine = slice(block * outputs // blocks, (block + 1) * outputs // blocks)
         result[mine] += value * taps[row, mine]
     return result
+
+
+def _summed(kernel: np.ndarray) -> np.ndarray:
+    """A kernel's weights summed over all axes but the last two."""
+    return kernel.astype(np.float64).sum(axis=tuple(range(kernel.ndim - 2)))
 
 
 def _along_channels(record: LayerRecord) -> bool:
