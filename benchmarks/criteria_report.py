@@ -56,10 +56,10 @@ def _default(precision: str) -> str:
     return get_criterion(AUTO[kind, True]).name
 
 
-def _means(stages: dict[str, dict[str, list[float]]], stage: str) -> dict[str, float]:
+def _means(by_criterion: dict[str, list[float]]) -> dict[str, float]:
     """Of the criteria that were measured with all seeds."""
-    seeds = max((len(found) for found in stages[stage].values()), default=0)
-    return {name: float(np.mean(found)) for name, found in stages[stage].items() if len(found) == seeds}
+    seeds = max(map(len, by_criterion.values()), default=0)
+    return {name: float(np.mean(found)) for name, found in by_criterion.items() if len(found) == seeds}
 
 
 def lead_table(content: dict[str, Any]) -> str:
@@ -68,7 +68,7 @@ def lead_table(content: dict[str, Any]) -> str:
     for setting, stages in values_of(content).items():
         default = _default(setting[0])
         for stage in ("batch_norms", "finetuned"):
-            means = _means(stages, stage)
+            means = _means(stages[stage])
             if not {"random", default} <= set(means):
                 continue
             best = max(means, key=lambda name: means[name])
@@ -113,9 +113,9 @@ def plot(content: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(3.6 * len(values), 4.8), layout="constrained")
     grid = figure.subplots(1, len(values), squeeze=False)[0]
     for axes, (setting, stages) in zip(grid, values.items(), strict=True):
-        found = stages["batch_norms"]
+        found, default = stages["batch_norms"], _default(setting[0])
         names = sorted(found, key=lambda name: np.mean(found[name]))
-        colours = ["tab:blue" if name == _default(setting[0]) else "tab:gray" for name in names]
+        colours = ["tab:blue" if name == default else "tab:gray" for name in names]
         means, spreads = ([float(of(found[name])) for name in names] for of in (np.mean, np.std))
         axes.barh(names, means, xerr=spreads, color=colours)
         axes.axvline(100 * content["baselines"][setting[0]]["accuracy"], color="black", lw=0.8, ls=":")

@@ -53,7 +53,7 @@ def _table_rows(model: Any) -> list[int | None]:
         own = [
             table.input_dim
             for table in tables
-            if any(read is tensor for node in table.inbound_nodes for read in tf.nest.flatten(node.keras_inputs))
+            if any(read is tensor for node in table.inbound_nodes for read in node.keras_inputs)
         ]
         found.append(min(own) if own else smallest if tensor.dtype.is_integer else None)
     return found

@@ -101,8 +101,8 @@ def _blocks(consumer: Consumer) -> np.ndarray | None:
 def _patches(consumer: Consumer, prepared: tf.Tensor, positions: int, rng: np.random.Generator) -> np.ndarray:
     """What the kernel covers at some output positions: ``[rows, blocks, channels, taps]``."""
     if consumer.dense or consumer.separable:
-        read = consumer.filtered(prepared) if consumer.separable else prepared
-        rows = tf.reshape(read, [read.shape[0], -1, read.shape[-1]])
+        mixed = consumer.filtered(prepared) if consumer.separable else prepared
+        rows = tf.reshape(mixed, [mixed.shape[0], -1, mixed.shape[-1]])
         chosen = _choose(rows.shape[1], positions, rng)
         values = tf.gather(rows, chosen, axis=1).numpy().astype(np.float32, copy=False)
         return values.reshape(-1, 1, values.shape[-1] // consumer.multiplier, consumer.multiplier)
