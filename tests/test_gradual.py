@@ -98,6 +98,67 @@ def test_follows_a_polynomial_decay() -> None:
     assert gradual.finish().get_layer("inner").filters == 4
 
 
+def gone_of_eight(schedule, steps: int) -> tuple[int, int]:
+    """Units of 'inner' (8) that are gone after so many steps: while it trained, and in the slim model."""
+    model = network("dorefa_residual")
+    (x,), labels = samples_for(model)
+    gradual = tq.GradualPruning(model, schedule, "latent_l1", groups=["inner"])
+    gradual.training_model.compile("sgd", "sparse_categorical_crossentropy")
+    data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(4).repeat().take(steps)
+    gradual.training_model.fit(data, verbose=0, callbacks=[gradual])
+    return len(gradual.removed["inner"]), 8 - gradual.finish().get_layer("inner").filters
+
+
+# At the last of 10 steps 0.5 (1 - 0.1^3) = 0.4995 is asked for: 3.996 of 8 units.
+@pytest.mark.filterwarnings("error")
+def test_a_decay_that_ends_with_the_training_is_complete() -> None:
+    assert gone_of_eight(PolynomialDecay(0.0, 0.5, begin_step=0, end_step=10, frequency=1), 10) == (4, 4)
+
+
+# Every 4 steps and to step 10: last asked at step 8, for 0.5 (1 - 0.2^3) = 0.496, 3.968 of 8 units.
+@pytest.mark.parametrize(
+    ("schedule", "steps", "gone", "received"),
+    [
+        (PolynomialDecay(0.0, 0.5, begin_step=0, end_step=10, frequency=4), 12, 3, "asked for 0.496 at most; 3 units"),
+        (PolynomialDecay(0.0, 0.5, begin_step=0, end_step=12, frequency=4), 9, 3, "9 steps with this callback"),
+        (ConstantSparsity(0.5, begin_step=20), 3, 0, "asked for 0 at most; 0 units"),
+    ],
+)
+def test_what_is_short_of_the_target_is_said(schedule, steps: int, gone: int, received: str) -> None:
+    with pytest.warns(UserWarning, match=f"reaches the schedule's share of 0.5. Received: .*{received}"):
+        assert gone_of_eight(schedule, steps) == (gone, gone)
+
+
+def test_a_forgotten_callback_is_said() -> None:
+    gradual = tq.GradualPruning(network("dorefa_residual"), lambda step: (True, 0.5), "latent_l1")
+    with pytest.warns(UserWarning, match="Received: 0 steps with this callback"):
+        gradual.finish()
+
+
+def test_a_training_model_is_not_saved_whole(tmp_path: Path) -> None:
+    model = network("dorefa_residual")
+    (x,), labels = samples_for(model)
+    gradual = tq.GradualPruning(model, ConstantSparsity(0.5, 0), "latent_l1")
+    gradual.training_model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(PlanError, match="save_weights_only=True"):
+        gradual.training_model.save(tmp_path / "whole.keras")
+    keep = tf.keras.callbacks.ModelCheckpoint(str(tmp_path / "some.weights.h5"), save_weights_only=True)
+    gradual.training_model.fit(x, labels, verbose=0, callbacks=[gradual, keep])
+    assert (tmp_path / "some.weights.h5").exists()
+
+
+@pytest.mark.parametrize("answer", [0.5, None, (True, 0.5, 1)])
+def test_schedules_that_give_no_pair(answer) -> None:
+    with pytest.raises(PlanError, match=r"Expected the schedule to give \(prune now, share\).*for step 0"):
+        gone_of_eight(lambda step: answer, 1)
+
+
+@pytest.mark.parametrize("share", [1.0, -0.1, float("nan")])
+def test_schedules_with_a_share_out_of_range(share: float) -> None:
+    with pytest.raises(PlanError, match="Expected the schedule's share to be"):
+        gone_of_eight(lambda step: (True, share), 1)
+
+
 def test_constant_sparsity_of_some_groups() -> None:
     model = network("dorefa_residual")
     (x,), labels = samples_for(model)
@@ -221,7 +282,7 @@ def test_several_steps_an_execution_are_refused(steps: int | str) -> None:
 def test_data_is_checked_at_once() -> None:
     model = network("dorefa_residual")
     (x,), labels = samples_for(model)
-    with pytest.raises(DataError, match=r"Expected samples of shape \(6, 6, 3\).*\(24, 3, 6, 3\)"):
+    with pytest.raises(DataError, match=r"shape \(samples, 6, 6, 3\).*\(24, 3, 6, 3\)"):
         tq.GradualPruning(model, never, "taylor", (x[:, :3], labels))
     tq.GradualPruning(model, never, "latent_l1", x[:, :3])  # nobody looks at it
 
@@ -236,6 +297,8 @@ def test_refused() -> None:
     model = network("float")
     with pytest.raises(PlanError, match="Expected a PruningSchedule"):
         tq.GradualPruning(model, 0.5)
+    with pytest.raises(PlanError, match="Expected a PruningSchedule"):
+        tq.GradualPruning(model, PolynomialDecay)
     with pytest.raises(PlanError, match="'last' cannot be pruned"):
         tq.GradualPruning(model, never, groups=["last"])
     with pytest.raises(PlanError, match="Did you mean 'first'"):

@@ -25,6 +25,19 @@ def two() -> tf.keras.Model:
     return tf.keras.Model([first, second], [K.Dense(2, name="a")(first), K.Dense(1, name="b")(second)])
 
 
+class Batches(tf.keras.utils.Sequence):
+    """As Keras' iterators over images: ``x`` and ``y`` are raw, what it yields is not."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.x / 255, self.y
+
+
 X, Y = np.arange(30.0).reshape(10, 3), np.arange(10)
 
 
@@ -151,19 +164,22 @@ def test_batches(one: tf.keras.Model) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (X[:, :2], r"samples of shape \(3\) for input 'vector'. Received: an array \(10, 2\)"),
-        (X[0], r"Received: an array \(3,\)"),
+        (X[:, :2], r"array of shape \(samples, 3\) for input 'vector'. Received: an array \(10, 2\)"),
+        (X[0], r"Received: an array \(3,\). A single sample needs an axis in front"),
         (X[:0], "empty data"),
         (np.array([["a", "b", "c"]]), "Expected numbers"),
         (None, "Expected numbers.*NoneType"),
-        ([[1, 2, 3], [1, 2]], "unequal shape"),
+        ([[1, 2, 3], [1, 2]], r"a list whose entries have unequal shapes. .* in a tuple: \(x, y\)"),
+        ([X, Y], r"a list whose entries have unequal shapes. .* in a tuple: \(x, y\)"),
+        (Batches(X, Y), "Received: Batches, which yields batches"),
+        ((x for x in X), "Received: generator, which yields batches"),
         (np.where(X == 4, np.nan, X), "'vector'. Received: 1 that are NaN or infinite"),
         (np.where(X == 4, 1e39, X), "'vector'. Received: 1 that are NaN or infinite as float32"),  # its end: 3.4e38
         ((X, Y[:5]), None),
         ((X, Y, Y, Y), "a tuple of 4"),
         ((X, "abc"), "Expected numbers for the labels of output 'answer'. Received: str"),
         ((X, Y.astype(str)), "Expected numbers for the labels of output 'answer'"),
-        ((X, [[1], [1, 2]] * 5), "labels of output 'answer'. Received: rows of unequal shape"),
+        ((X, [[1], [1, 2]] * 5), "labels of output 'answer'. Received: a list whose"),
         ((X, 3), r"the labels of output 'answer' with shape \(\)"),
         ((X, np.where(Y == 9, np.nan, Y)), "labels of output 'answer'. Received: 1 that are NaN or infinite"),
         ((X, np.where(Y == 9, 1e39, Y)), "labels of output 'answer'. Received: 1 that are NaN or infinite as float32"),

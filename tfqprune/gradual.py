@@ -18,7 +18,7 @@ from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import Criterion
 from tfqprune.criteria.combination import RankCombination
 from tfqprune.criteria.flips import FlipFrequency
-from tfqprune.errors import CriterionError, PlanError
+from tfqprune.errors import CriterionError, PlanError, real_number
 from tfqprune.layers import LayerRecord
 from tfqprune.layers.base import CONSUMED, weight_index
 from tfqprune.plan import PruningPlan, fingerprint, removable, resolve_ratios
@@ -28,7 +28,14 @@ from tfqprune.scoring import choose_criterion, run_criterion
 from tfqprune.slim import TrainedSlimBuilder
 from tfqprune.twin import obstacle
 
+#: of a unit: a polynomial that ends with the training stops this little short of its target
+_HAIR = 0.01
+
 Schedule = Callable[[Any], tuple[Any, Any]]
+
+
+#: where the schedules of the toolkit keep the share they end with
+_TARGETS = ("target_sparsity", "final_sparsity")
 
 
 class LiveQuantizer:
@@ -47,6 +54,12 @@ class LiveQuantizer:
     ) -> None:
         self.quantizer, self.axes, self.alive = quantizer, axes, alive
         self.precision = getattr(quantizer, "precision", None)
+
+    def get_config(self) -> dict[str, Any]:
+        raise PlanError(
+            "Expected the weights of a training_model to be saved. Received: the whole model, whose masks belong to "
+            "the training. Give ModelCheckpoint save_weights_only=True, or save what gradual.finish() returns."
+        )
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
         values, sources = tf.convert_to_tensor(inputs), []
@@ -157,7 +170,7 @@ class GradualPruning(tf.keras.callbacks.Callback):
         **options: Any,
     ) -> None:
         super().__init__()
-        if not callable(schedule):
+        if not callable(schedule) or isinstance(schedule, type):
             raise PlanError(
                 "Expected a PruningSchedule, or a function from a step to (prune now, share). "
                 f"Received: {schedule!r} (of type {type(schedule).__name__})."
@@ -188,6 +201,7 @@ class GradualPruning(tf.keras.callbacks.Callback):
         # Among its weights, so that whoever brings weights back brings back what was gone with them.
         self.training_model.alive_units, self.training_model.pruning_step = self._alive, self._step
         self._most = 0  # units that were gone in this training
+        self._asked = 0.0  # largest share that the schedule asked for
         self._floats = self._float_readers()
 
     @property
@@ -240,8 +254,16 @@ class GradualPruning(tf.keras.callbacks.Callback):
             )
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        now, share = self.schedule(tf.convert_to_tensor(self._step))
+        answer = self.schedule(tf.convert_to_tensor(self._step))
+        try:
+            now, share = answer
+        except (TypeError, ValueError) as error:
+            raise PlanError(
+                f"Expected the schedule to give (prune now, share) for a step. Received: {answer!r} for step "
+                f"{self.step}. Let it give a pair, such as (step % 100 == 0, 0.5)."
+            ) from error
         if bool(now):
+            self._asked = max(self._asked, real_number("the schedule's share", float(share), PlanError, 0, below=1))
             self.prune_to(float(share))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -259,7 +281,7 @@ class GradualPruning(tf.keras.callbacks.Callback):
         """
         resolve_ratios(self.graph, share)
         removed = self.removed
-        missing = {name: removable(self.graph[name], share) - len(removed[name]) for name in self._groups}
+        missing = {name: self._count(name, share) - len(removed[name]) for name in self._groups}
         if max(missing.values(), default=0) <= 0:
             return
         scores = run_criterion(ChannelGraph(self._slim(_ScoredBuilder)), self._criterion, self._samples)
@@ -272,6 +294,11 @@ class GradualPruning(tf.keras.callbacks.Callback):
         self._alive.assign(self.graph.alive_units(removed))
         self._most = self._gone()
         self._silence()
+
+    def _count(self, name: str, share: float) -> int:
+        """How many units of a group are to be gone at a share."""
+        group = self.graph[name]
+        return removable(group, share + _HAIR / group.size)
 
     def _gone(self) -> int:
         return int(np.count_nonzero(~self._alive.numpy()))
@@ -294,13 +321,32 @@ class GradualPruning(tf.keras.callbacks.Callback):
         return PruningPlan(removed, sizes, fingerprint(self.graph), self._criterion.name, {"steps": self.step})
 
     def finish(self) -> tf.keras.Model:
-        """The slim model with the weights as they are now; it computes what ``training_model`` computes."""
+        """The slim model with the weights as they are now; it computes what ``training_model`` computes.
+
+        Warns where fewer units are gone than the schedule aims at, and where units came back.
+        """
         self._warn_of_what_came_back()
+        self._warn_of_what_is_missing()
         self._silence()  # weights may have come from elsewhere since the last step
         return self._slim()
 
     def _slim(self, builder: type[TrainedSlimBuilder] = TrainedSlimBuilder) -> tf.keras.Model:
         return builder(self.graph, self.graph.alive(self.removed), self._builder.layers).build()
+
+    def _warn_of_what_is_missing(self) -> None:
+        gone = self._gone()
+        if gone < self._most:  # they came back, which was said
+            return
+        target = max(self._asked, *(float(getattr(self.schedule, name, 0)) for name in _TARGETS))
+        wanted = sum(self._count(name, target) for name in self._groups)
+        if gone < wanted or not (gone or self.step):
+            warnings.warn(
+                f"Expected a training that reaches the schedule's share of {target:g}. Received: {self.step} steps "
+                f"with this callback, in which the schedule asked for {self._asked:g} at most; {gone} units are gone. "
+                "Give the callback to training_model.fit, and let the schedule reach its end, at a step at which it "
+                "prunes, before the training ends.",
+                stacklevel=3,
+            )
 
     def _warn_of_what_came_back(self) -> None:
         gone = self._gone()

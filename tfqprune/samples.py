@@ -91,13 +91,27 @@ def arrays_of(model: tf.keras.Model, data: Any) -> tuple[list[np.ndarray], list[
     """
     if isinstance(data, Samples):
         return data.inputs, data.labels
-    x, y = _split((data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data)
+    x, y = _split(entries_of(data))
     arrays = [
         _checked_input(array, tensor, f"input {name!r}")
         for array, tensor, name in zip(_per_input(model, x), model.inputs, input_names(model), strict=True)
     ]
     total = _common_length(arrays)
     return arrays, None if y is None else _checked_labels(model, y, total)
+
+
+def entries_of(data: Any) -> Any:
+    """The pair that an object with ``x`` and ``y`` holds; other data as they are.
+
+    Raises:
+        DataError: what yields batches, whose ``x`` and ``y``, if it has any, are not what it yields.
+    """
+    if isinstance(data, tf.keras.utils.Sequence | Iterator):
+        raise DataError(
+            f"Expected arrays, (x, y), a split of tfqprune.data or a tf.data.Dataset. Received: {type(data).__name__}, "
+            "which yields batches. Make a data set of it with tf.data.Dataset.from_generator, or hand over arrays."
+        )
+    return (data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data
 
 
 def sample_weights(model: tf.keras.Model, data: Any, total: int) -> np.ndarray | list[np.ndarray] | None:
@@ -211,10 +225,20 @@ def _checked_input(data: Any, tensor: tf.Tensor, name: str) -> np.ndarray:
         size is not None and size != own for size, own in zip(expected[1:], array.shape[1:], strict=True)
     ):
         shape = ", ".join("any" if size is None else str(size) for size in expected[1:])
-        raise DataError(f"Expected samples of shape ({shape}) for {name}. Received: an array {array.shape}.")
+        raise DataError(
+            f"Expected an array of shape (samples, {shape}) for {name}. Received: an array {array.shape}."
+            f"{_remedy(array.shape, expected)}"
+        )
     if tensor.dtype.is_integer and array.dtype.kind == "f":
         raise DataError(f"Expected whole numbers ({tensor.dtype.name}) for {name}. Received: {array.dtype}.")
     return array
+
+
+def _remedy(received: tuple[int, ...], expected: tuple[int | None, ...]) -> str:
+    """What to do about an array that is not of the model's shape."""
+    if len(received) == len(expected) - 1:
+        return " A single sample needs an axis in front: x[None]."
+    return " Bring the data to the model's input, or choose the data that the model was made for."
 
 
 def _checked_labels(model: tf.keras.Model, y: Any, total: int) -> list[np.ndarray]:
@@ -238,7 +262,10 @@ def _numbers(data: Any, name: str) -> np.ndarray:
     try:
         array = np.asarray(data)
     except ValueError as error:
-        raise DataError(f"Expected an array for {name}. Received: rows of unequal shape.") from error
+        raise DataError(
+            f"Expected an array for {name}. Received: a {type(data).__name__} whose entries have unequal shapes. "
+            "Inputs and labels go together in a tuple: (x, y)."
+        ) from error
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise DataError(
             f"Expected numbers for {name}. Received: {type(data).__name__} with values of type {array.dtype}."

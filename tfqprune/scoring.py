@@ -32,8 +32,9 @@ def score(
             weighted mean of ranks, or "auto": the best known for the model's precision, with data if data is given,
             else the best that needs none.
         data: for criteria that need it: arrays x or (x, y), a tf.data.Dataset, or a split of ``tfqprune.data``.
-        samples: how many samples of the data are looked at.
-        **options: arguments of the criterion, where it is given by name.
+        samples: how many samples of the data are looked at: of arrays a fixed random choice, of a data set the first
+            ones (shuffle one that is sorted).
+        **options: arguments of the criterion, where it is given by name, or of those in a combination that take them.
 
     Returns:
         Group name -> float array ``[units]``, for every group; zeros for frozen ones. A greedy criterion gives its

@@ -8,7 +8,6 @@ computes, to float rounding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from tfqprune.layers.base import CONSUMED, register_handler, weight_index
 from tfqprune.layers.normalization import BatchNormHandler, is_batch_norm
 from tfqprune.plan import PruningPlan, checked_removal
 from tfqprune.rebuild import Rebuilder, axes_of, values_of
-from tfqprune.recovery.batchnorm import check_statistics
+from tfqprune.recovery.batchnorm import batch_moments, check_statistics
 
 Removed = Mapping[str, tuple[int, ...]]
 #: name of a batch norm -> mean and variance of each channel
@@ -75,9 +74,9 @@ class StatisticsNorm(tf.keras.layers.BatchNormalization):
         values = tf.cast(inputs, self.moving_mean.dtype)
         mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
         if self.collecting or (training and self._learns):
-            mean, variance = tf.nn.moments(values, self.others, keepdims=len(self.axis) > 1)
-        if self.collecting:
-            self._add(tf.cast(tf.size(values), values.dtype) / float(math.prod(self.wide)), mean, variance)
+            rows, mean, variance = batch_moments(values, self.others, mask, keepdims=len(self.axis) > 1)
+            if self.collecting:
+                self._add(rows, mean, variance)
         factor = tf.math.rsqrt(variance + self.epsilon)
         if self.gamma is not None:
             factor *= self.gamma

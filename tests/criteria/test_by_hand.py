@@ -291,6 +291,57 @@ def test_rank_combination() -> None:
     assert get_criterion({"latent_l1": 3, "batchnorm_scale": 1}).name == "3 latent_l1 + batchnorm_scale"
 
 
+def test_options_go_to_the_criteria_that_take_them() -> None:
+    combined = get_criterion({"reconstruction": 1, "mean_activation": 1, "random": 2}, batch_size=8, seed=3)
+    (greedy, _), (activation, _), (chance, _) = combined.parts
+    assert (greedy.batch_size, activation.batch_size, chance.seed) == (8, 8, 3)
+    model = hidden([[1, -2, 0.5], [3, 1, -0.1]], quantizer="ste_sign")
+    data = np.array([[1.0, 2], [3, 1], [-1, 1]])
+    for options in ({"batch_size": 2}, {"positions": 1}):  # of binary networks, `auto` is a combination
+        np.testing.assert_array_equal(
+            score(model, "auto", data, **options)["hidden"], score(model, "auto", data)["hidden"]
+        )
+    with pytest.raises(CriterionError, match=r"options that reconstruction or mean_activation takes. Received: seed"):
+        score(model, "auto", data, seed=1)
+
+
+def test_auto_is_no_part_of_a_combination() -> None:
+    with pytest.raises(CriterionError, match="Received: 'auto', which stands for one by itself"):
+        get_criterion({"auto": 1, "random": 1})
+
+
+# sqrt at 0 has an infinite slope, and the gate's derivative there is 0 times it.
+def test_gradients_that_are_not_finite_name_the_layer() -> None:
+    inputs = K.Input((2,))
+    x = K.Lambda(tf.sqrt)(K.ReLU()(K.Dense(3, name="reader")(K.ReLU()(K.Dense(3, name="hidden")(inputs)))))
+    model = tf.keras.Model(inputs, K.Dense(2)(x))
+    model.get_layer("hidden").set_weights([np.ones((2, 3)), np.zeros(3)])
+    model.get_layer("reader").set_weights([np.array([[1.0, -1, 1]] * 3), np.zeros(3)])
+    with pytest.raises(CriterionError, match=r"Expected finite gradients.*down to layer 'reader'"):
+        score(model, "taylor", (np.ones((4, 2)), np.zeros(4, int)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("random", {"seed": "a"}),
+        ("random", {"seed": -1}),
+        ("random", {"seed": 1.5}),
+        ("flip_frequency", {"callback": 3}),
+    ],
+)
+def test_bad_options(name: str, options: dict) -> None:
+    (option,) = options
+    with pytest.raises(CriterionError, match=f"Expected {option} to be a"):
+        get_criterion(name, **options)
+
+
+def test_data_in_the_place_of_the_criterion() -> None:
+    with pytest.raises(CriterionError, match=r"Expected a criterion: a name, .* Received: ") as caught:
+        get_criterion((np.zeros((50, 50)).tolist(), [0] * 50))
+    assert len(str(caught.value)) < 250
+
+
 def test_ties_share_a_rank() -> None:
     # All signs have the same L1: each gets the mean of ranks 0, 0.5, 1.
     model = hidden([[1, -2, 0.5], [3, 1, -0.1]], quantizer="ste_sign")

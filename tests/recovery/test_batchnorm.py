@@ -84,6 +84,19 @@ def test_other_weights_and_dropout_are_left_alone() -> None:
     assert "call" not in vars(norm)
 
 
+# Steps (1), (5) | (9), masked: mean 3, variance 4 where the mask counts; 5 and 32/3 where it does not.
+def test_masked_steps_do_not_count() -> None:
+    inputs = K.Input((None, 1))
+    norm = K.BatchNormalization()
+    model = tf.keras.Model(inputs, norm(K.Masking(9.0)(inputs)))
+    data = np.array([[[1.0], [5], [9]]])
+    tq.reestimate_batch_norms(model, data)
+    np.testing.assert_allclose([norm.moving_mean.numpy(), norm.moving_variance.numpy()], [[3], [4]], rtol=1e-6)
+    twin = tq.EvaluationTwin(model)
+    twin.re_estimate([tf.constant(data, tf.float32)])
+    np.testing.assert_allclose(twin.statistics()[norm.name], [[3], [4]], rtol=1e-6)
+
+
 def test_images_channels_first_frozen_and_shared_norms() -> None:
     image = K.Input((4, 5, 3))
     norm = K.BatchNormalization(axis=1, trainable=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import larq as lq
 import numpy as np
 import tensorflow as tf
 
@@ -24,3 +25,16 @@ def test_numbers_of_numpy() -> None:
     data = np.ones((4, 1)), np.zeros((4, 1))
     history = tq.distill(dense(3), dense(1), data, loss="mse", **numbers).history
     np.testing.assert_allclose([history["distillation"], history["total"]], [[4], [7.75]], rtol=1e-6)
+
+
+def test_flips_of_the_student_are_watched() -> None:
+    """Its only weight, 0.5, is deployed as 1 and should be -1: the slope of (1 + 1)^2 is 4, the rate 4, the step 16."""
+    inputs = K.Input((1,))
+    layer = lq.layers.QuantDense(1, kernel_quantizer="ste_sign", use_bias=False, name="signs")
+    student = tf.keras.Model(inputs, layer(inputs))
+    layer.set_weights([np.array([[0.5]], np.float32)])
+    watch = tq.FlipFrequencyCallback()
+    data = np.ones((4, 1)), np.full((4, 1), -1.0)
+    tq.distill(student, dense(-1), data, loss="mse", optimizer="sgd", learning_rate=4.0, callbacks=[watch])
+    assert watch.frequency("signs").tolist() == [[1.0]]
+    assert watch.looks == 1

@@ -391,6 +391,7 @@ def test_features_of_different_width() -> None:
     [
         ({"epochs": 0}, "epochs"),
         ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": np.float32("nan")}, "learning_rate"),
         ({"batch_size": 0}, "batch_size"),
         ({"optimizer": "adamm"}, "Expected a Keras optimiser"),
     ],
@@ -415,6 +416,12 @@ def test_weights_that_are_no_numbers() -> None:
         tq.finetune(model, corners(16))
     with pytest.raises(DataError, match="Expected finite weights"):
         tq.distill(model, classifier(), corners(16))
+    student = classifier()
+    before = student.get_weights()
+    with pytest.raises(DataError, match=r"Expected finite weights\. Received: 3 values .* in 'middle/kernel"):
+        tq.distill(student, model, corners(16))
+    for old, new in zip(before, student.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_bad_data_and_models() -> None:
@@ -431,5 +438,11 @@ def test_bad_data_and_models() -> None:
         tq.finetune(classifier(), (data.x, data.y.astype("float32")))
     with pytest.raises(DataError, match=r"the labels of output .* Received: 16 that are NaN"):
         tq.finetune(classifier(), (data.x, np.full(16, np.nan)))
-    with pytest.raises(ModelTypeError, match="same shape"):
+    with pytest.raises(ModelTypeError, match="Expected outputs of the same shape"):
         tq.distill(classifier(), tf.keras.Sequential([K.Input((2,)), K.Dense(3)]), data)
+    with pytest.raises(ModelTypeError, match=r"Expected inputs of the same shape.*teacher \(None, 3\)"):
+        tq.distill(classifier(), tf.keras.Sequential([K.Input((3,)), K.Dense(2)]), data)
+    with pytest.raises(DataError, match=r"Expected features as names.*\('middle', 'middle', 1\)"):
+        tq.distill(classifier(), classifier(), data, features=[("middle", "middle", 1)])
+    with pytest.raises(ModelTypeError, match="Received: an object of type NoneType"):
+        clip_latent(None)

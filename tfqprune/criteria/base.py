@@ -7,6 +7,7 @@ needs data and gradients, and where it comes from.
 from __future__ import annotations
 
 import difflib
+import inspect
 import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -252,6 +253,14 @@ def criterion_names() -> list[str]:
     return sorted(_CRITERIA)
 
 
+def option_names(criterion: Any) -> list[str]:
+    """By which names a criterion, given as for :func:`get_criterion`, takes options; none where it is made already."""
+    maker = _CRITERIA.get(criterion) if isinstance(criterion, str) else criterion
+    if isinstance(maker, type):
+        return list(inspect.signature(maker).parameters)
+    return ["reads"] if callable(maker) and not isinstance(maker, Criterion) else []
+
+
 def get_criterion(criterion: Any, **options: Any) -> Criterion:
     """A criterion by name, class, function or weights of several.
 
@@ -274,6 +283,11 @@ def get_criterion(criterion: Any, **options: Any) -> Criterion:
     if isinstance(criterion, Mapping):
         return get_criterion("rank_combination", weights=criterion, **options)
     if isinstance(criterion, str):
+        if criterion == "auto":
+            raise CriterionError(
+                "Expected criteria by their own names in a combination. Received: 'auto', which stands for one by "
+                f"itself. Choose among {', '.join(criterion_names())}."
+            )
         if criterion not in _CRITERIA:
             close = difflib.get_close_matches(criterion, _CRITERIA, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -288,7 +302,7 @@ def get_criterion(criterion: Any, **options: Any) -> Criterion:
     else:
         raise CriterionError(
             "Expected a criterion: a name, a subclass of Criterion, a function or a mapping of weights. "
-            f"Received: {criterion!r} (of type {type(criterion).__name__})."
+            f"Received: {reprlib.repr(criterion):.80} (of type {type(criterion).__name__})."
         )
     try:
         made = maker(**options)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, register_criterion
+from tfqprune.errors import CriterionError, whole_number
 from tfqprune.samples import Samples
 
 
@@ -19,14 +20,17 @@ class Random(Criterion):
     Reads no weights; no data; no gradients. Source: chance.
 
     Args:
-        seed: a whole number.
+        seed: a whole number of at least 0.
+
+    Raises:
+        CriterionError: another seed.
     """
 
     reads = "nothing"
     source = "chance"
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed = int(seed)
+        self.seed = whole_number("seed", seed, CriterionError, 0)
 
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:
         # Seeded by the name, so that a group's scores do not depend on which others are scored.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,15 @@ import numpy as np
 from scipy.stats import rankdata
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.criteria.base import Criterion, Reads, Scores, checked_scores, get_criterion, register_criterion
+from tfqprune.criteria.base import (
+    Criterion,
+    Reads,
+    Scores,
+    checked_scores,
+    get_criterion,
+    option_names,
+    register_criterion,
+)
 from tfqprune.errors import CriterionError, real_number
 from tfqprune.samples import Samples
 
@@ -24,13 +33,25 @@ class RankCombination(Criterion):
 
     Args:
         weights: criterion (a name or a ``Criterion``) -> weight, above 0. Weights need not sum to 1.
+        **options: arguments of the criteria in it; each goes to those that take it.
+
+    Raises:
+        CriterionError: no weights; an unknown criterion; an option that none of them takes.
     """
 
-    def __init__(self, weights: Mapping[Any, float]) -> None:
+    def __init__(self, weights: Mapping[Any, float], **options: Any) -> None:
         if not isinstance(weights, Mapping) or not weights:
-            raise CriterionError(f"Expected a mapping from criteria to weights. Received: {weights!r}.")
+            raise CriterionError(f"Expected a mapping from criteria to weights. Received: {reprlib.repr(weights)}.")
+        own = {key: {name: options[name] for name in option_names(key) if name in options} for key in weights}
+        if unknown := sorted(set(options).difference(*own.values())):
+            raise CriterionError(
+                f"Expected options that {' or '.join(map(str, weights))} takes. Received: {', '.join(unknown)}."
+            )
         self.parts = [
-            (get_criterion(key), real_number(f"the weight of criterion {key!r}", weight, CriterionError, above=0))
+            (
+                get_criterion(key, **own[key]),
+                real_number(f"the weight of criterion {key!r}", weight, CriterionError, above=0),
+            )
             for key, weight in weights.items()
         ]
         self.reads = _together({part.reads for part, _ in self.parts})

@@ -19,8 +19,8 @@ from tfqprune.samples import Samples
 class FlipFrequencyCallback(tf.keras.callbacks.Callback):
     """Counts, while a model trains, how often each deployed weight takes another value.
 
-    Give it to ``fit`` and then ask for ``criterion="flip_frequency"``. ``larq.metrics.FlipRatio`` gives the same for a
-    whole layer in one number.
+    Give it to ``fit``, ``tfqprune.finetune`` or ``tfqprune.distill`` and then ask for ``criterion="flip_frequency"``.
+    ``larq.metrics.FlipRatio`` gives the same for a whole layer in one number.
 
     Args:
         every: look after every so many batches, counted on from one epoch, and one ``fit``, to the next.
@@ -42,7 +42,8 @@ class FlipFrequencyCallback(tf.keras.callbacks.Callback):
         self._watched: list[tuple[Any, str]] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        graph = ChannelGraph(self.model)
+        model: Any = getattr(self.model, "student", self.model)  # of a distillation, the student learns
+        graph = ChannelGraph(model)
         self._watched = [
             (record, weight)
             for record in graph.records.values()
@@ -54,7 +55,7 @@ class FlipFrequencyCallback(tf.keras.callbacks.Callback):
                 self.flips[key] = np.zeros(value.shape, np.int64)
         # The criterion can be asked for by its name alone. A table of models would never let go of one: the callback
         # holds its model, too.
-        self.model._flip_frequency_callback = self
+        model._flip_frequency_callback = self
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._earlier = self.batches
@@ -88,11 +89,19 @@ class FlipFrequency(Criterion):
 
     Args:
         callback: the callback that watched the training; by default the last one that watched this model.
+
+    Raises:
+        CriterionError: another kind of callback; when scoring, a model whose training was not watched.
     """
 
     source: ClassVar[str] = "ours, after Li and Ren, ISQED 2020"
 
     def __init__(self, callback: FlipFrequencyCallback | None = None) -> None:
+        if not isinstance(callback, FlipFrequencyCallback | None):
+            raise CriterionError(
+                f"Expected callback to be a FlipFrequencyCallback. Received: {callback!r} "
+                f"(of type {type(callback).__name__}). Hand over the one that watched the training, or none."
+            )
         self.callback = callback
 
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:

@@ -32,7 +32,8 @@ class GateCriterion(Criterion):
         batch_size: samples in one run of the model.
 
     Raises:
-        CriterionError: a batch size below 1; when scoring, a layer whose batch is not that of the samples.
+        CriterionError: a batch size below 1; when scoring, a layer whose batch is not that of the samples, or gradients
+            that are not finite.
     """
 
     needs_data = True
@@ -93,6 +94,12 @@ class GateCriterion(Criterion):
                     "gradients."
                 )
             by_channel = tf.cast(tf.reduce_sum(prepared * gradient, axis=axes), tf.float32).numpy()
+            if not np.isfinite(by_channel).all():
+                raise CriterionError(
+                    f"Expected finite gradients. Received: NaN or infinity from the loss down to layer "
+                    f"{consumer.name!r}, while activations are finite (a square root, a division or a logarithm at 0 "
+                    "does so). Choose a criterion that needs no gradients, or mend the layer or loss behind it."
+                )
             number, slot = consumer.units
             for group in groups:
                 mine = np.flatnonzero(number == group.index)

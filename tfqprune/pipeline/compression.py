@@ -36,6 +36,7 @@ from tfqprune.recovery import finetune, reestimate_batch_norms
 from tfqprune.recovery.training import cosine
 from tfqprune.report import NetworkReport, RunReport, write
 from tfqprune.report.tables import comparison_table
+from tfqprune.samples import entries_of
 from tfqprune.slim import prune
 
 #: the methods of ``compress``: every registered allocator
@@ -260,8 +261,7 @@ def timestamp() -> str:
 
 
 def _arrays(data: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
-    if hasattr(data, "x") and hasattr(data, "y"):
-        data = (data.x, data.y)
+    data = entries_of(data)
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise DataError(f"Expected {what} as (x, y) arrays. Received: {type(data).__name__}.")
     try:

@@ -22,11 +22,11 @@ from tfqprune.samples import take_samples
 class _Moments:
     """Running mean and variance over rows seen so far, float64 ``[channels]``."""
 
-    count: int = 0
+    count: float = 0
     mean: Any = 0.0
     squares: Any = 0.0  # sum of squared deviations from the mean
 
-    def add(self, count: int, mean: np.ndarray, variance: np.ndarray) -> None:
+    def add(self, count: float, mean: np.ndarray, variance: np.ndarray) -> None:
         """Takes in a batch, by the formula of Chan et al. for joining two sets of data."""
         total = self.count + count
         with np.errstate(invalid="ignore"):  # infinities are looked for at the end, where the layer is known
@@ -52,7 +52,8 @@ def reestimate_batch_norms(
     Args:
         model: a functional or sequential tf_keras model; slim, masked, dense, or the ``model`` of an evaluation twin.
         data: an array ``[samples, ...]``, a pair (x, y) whose y is ignored, a list or mapping of arrays for several
-            inputs, an object with ``x`` and ``y``, or a tf.data.Dataset.
+            inputs, an object with ``x`` and ``y``, or a tf.data.Dataset. Batches are taken in the order of the samples:
+            shuffle data that are sorted by class, or each batch has statistics of its own class.
         batches: at most so many batches are used; None: all there are (not for endless data sets).
         batch_size: samples in a batch; a batched data set is cut anew.
 
@@ -102,6 +103,31 @@ def reestimate_batch_norms(
         [(variable, np.asarray(value, np.float32).reshape(variable.shape)) for variable, value in pairs]
     )
     return model
+
+
+def batch_moments(
+    values: tf.Tensor, axes: list[int], mask: tf.Tensor | None, keepdims: bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Statistics of one batch as a batch norm takes them in training.
+
+    Args:
+        values: what the batch norm reads.
+        axes: those that are summed over.
+        mask: Keras' mask of the first axes (samples, steps), whose False entries do not count; or None.
+        keepdims: whether those axes stay, with length 1.
+
+    Returns:
+        How many rows counted (a number), their mean and their population variance.
+    """
+    if mask is None:
+        rows = tf.cast(tf.reduce_prod(tf.gather(tf.shape(values), axes)), values.dtype)
+        return rows, *tf.nn.moments(values, axes, keepdims=keepdims)
+    weights = tf.reshape(
+        tf.cast(mask, values.dtype), tf.concat([tf.shape(mask), [1] * (values.shape.rank - mask.shape.rank)], 0)
+    )
+    inner = [size for axis, size in enumerate(tf.unstack(tf.shape(values))) if axis in axes and axis >= mask.shape.rank]
+    rows = tf.reduce_sum(weights) * tf.cast(tf.reduce_prod(inner), values.dtype)
+    return rows, *tf.nn.weighted_moments(values, axes, weights, keepdims=keepdims)
 
 
 def _warn_of_unknown(model: tf.keras.Model) -> None:
@@ -157,12 +183,11 @@ def _recorder(layer: Any, moments: _Moments) -> Any:
         values = tf.cast(inputs, tf.float32)
         axes = [axis % values.shape.rank for axis in tf.nest.flatten(layer.axis)]
         others = [axis for axis in range(values.shape.rank) if axis not in axes]
-        rows = int(np.prod([values.shape[axis] for axis in others]))
         shape = [size if axis in axes else 1 for axis, size in enumerate(values.shape)]
         scale = None if layer.gamma is None else tf.reshape(tf.cast(layer.gamma, tf.float32), shape)
         offset = None if layer.beta is None else tf.reshape(tf.cast(layer.beta, tf.float32), shape)
-        mean, variance = tf.nn.moments(values, others, keepdims=True)
-        moments.add(rows, *(np.ravel(value).astype(np.float64) for value in (mean, variance)))
+        rows, mean, variance = batch_moments(values, others, mask, keepdims=True)
+        moments.add(float(rows), *(np.ravel(value).astype(np.float64) for value in (mean, variance)))
         result = tf.nn.batch_normalization(values, mean, variance, offset, scale, layer.epsilon)
         return tf.cast(result, inputs.dtype)
 

@@ -11,7 +11,7 @@ from tf_keras.src.engine.base_layer import AddLoss
 from tfqprune.errors import DataError, ModelTypeError, real_number
 from tfqprune.losses import is_probabilities, loss_name, within_one
 from tfqprune.models import check_model
-from tfqprune.recovery.training import choose_loss, fit_anew, prepare
+from tfqprune.recovery.training import check_finite, choose_loss, fit_anew, prepare
 
 _TINY = 1e-7  # smallest probability whose logarithm is taken
 _OF_VALUES = ("error", "mse", "mae", "mape", "msle", "huber", "cosh")  # in the names of losses of regressions
@@ -48,8 +48,9 @@ def distill(
     arXiv 1612.03928), so that teacher and student may have different numbers of channels.
 
     Args:
-        student: a functional or sequential tf_keras model with one output.
-        teacher: one with an output of the same shape; it runs in inference mode and stays as it is.
+        student: a functional or sequential tf_keras model with one output. Its own compilation stays as it is: compile
+            it to ``evaluate`` it.
+        teacher: one with inputs and an output of the same shapes; it runs in inference mode and stays as it is.
         train: see :func:`finetune`.
         validation: see :func:`finetune`.
         epochs: passes over the data.
@@ -70,8 +71,9 @@ def distill(
         the student's metrics.
 
     Raises:
-        ModelTypeError: no graph models, several outputs, or outputs of different shapes.
-        DataError: data that does not fit, unknown layers, layers of different spatial size, numbers that make no sense.
+        ModelTypeError: no graph models, several outputs, or inputs or outputs of different shapes.
+        DataError: data that does not fit, weights of student or teacher that are not finite, unknown layers, layers of
+            different spatial size, numbers that make no sense.
     """
     check_model(student)
     check_model(teacher)
@@ -80,15 +82,18 @@ def distill(
             raise ModelTypeError(
                 f"Expected models with one output. Received: {model.name!r} with {len(model.outputs)}."
             )
-    if tuple(student.output_shape) != tuple(teacher.output_shape):
-        raise ModelTypeError(
-            f"Expected outputs of the same shape. Received: student {student.output_shape}, teacher "
-            f"{teacher.output_shape}."
-        )
+    for what in ("inputs", "outputs"):
+        mine, theirs = ([tensor.shape for tensor in getattr(model, what)] for model in (student, teacher))
+        if len(mine) != len(theirs) or not all(a.is_compatible_with(b) for a, b in zip(mine, theirs, strict=True)):
+            raise ModelTypeError(
+                f"Expected {what} of the same shape. Received: student {', '.join(map(str, mine))}, teacher "
+                f"{', '.join(map(str, theirs))}."
+            )
+    check_finite(teacher)
     temperature = real_number("temperature", temperature, DataError, 1e-6, 1e6)
     alpha = real_number("alpha", alpha, DataError, 0, 1)
     feature_weight = real_number("feature_weight", feature_weight, DataError, 0, 1e9)
-    pairs = [(entry, entry) if isinstance(entry, str) else tuple(entry) for entry in features]
+    pairs = [_pair(entry) for entry in features]
     data = prepare(student, train, batch_size, "train")
     held_out = None if validation is None else prepare(student, validation, batch_size, "validation", shuffle=False)
     chosen = choose_loss(student, data, loss)
@@ -121,6 +126,16 @@ def distill(
         distiller, student, data, held_out, epochs, chosen, metrics,
         optimizer=optimizer, learning_rate=learning_rate, callbacks=list(callbacks), verbose=verbose,
     )  # fmt: skip
+
+
+def _pair(entry: Any) -> tuple[str, str]:
+    """The student's and the teacher's layer of one feature."""
+    pair = (entry, entry) if isinstance(entry, str) else tuple(entry) if isinstance(entry, list | tuple) else ()
+    if len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+        raise DataError(
+            f"Expected features as names of layers, or as pairs (student layer, teacher layer). Received: {entry!r}."
+        )
+    return pair
 
 
 class Distiller(tf.keras.Model):

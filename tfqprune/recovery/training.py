@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune.data.batching import untuned
-from tfqprune.errors import DataError, whole_number
+from tfqprune.errors import DataError, ModelTypeError, real_number, whole_number
 from tfqprune.losses import compiled_arguments, infer_loss, loss_name
-from tfqprune.models import check_model
+from tfqprune.models import check_model, is_keras_model
 from tfqprune.precision import broken_values
 from tfqprune.samples import Samples, batched, sample_weights, take_samples
 
@@ -39,7 +39,8 @@ def finetune(
     step: values far outside would not move for long.
 
     Args:
-        model: a functional or sequential tf_keras model; it is compiled anew.
+        model: a functional or sequential tf_keras model; it is compiled anew, and stays so: its schedule has run out,
+            so a further ``fit`` learns nothing until it is compiled again (a further ``finetune`` does that).
         train: a pair (x, y) or a triple (x, y, sample weights), an object with ``x`` and ``y``
             (``tfqprune.data.Split``), or a tf.data.Dataset of such pairs or triples, batched or not.
         validation: the same, or None.
@@ -102,7 +103,7 @@ def fit_anew(
     Raises:
         DataError: latent weights that are not finite; numbers that make no sense.
     """
-    _check_finite(latent)
+    check_finite(latent)
     model.compile(
         optimizer=fresh_optimizer(optimizer, cosine(learning_rate, data.steps, epochs)),
         loss=loss,
@@ -114,7 +115,12 @@ def fit_anew(
     return model.fit(data.dataset, validation_data=validation, epochs=epochs, **options)
 
 
-def _check_finite(model: tf.keras.Model) -> None:
+def check_finite(model: tf.keras.Model) -> None:
+    """Checks that all weights are numbers.
+
+    Raises:
+        DataError: NaN or infinity is among them; names the weight and the model.
+    """
     for variable in model.weights:
         if bad := broken_values(variable):
             raise DataError(
@@ -131,7 +137,12 @@ def clip_latent(model: tf.keras.Model) -> int:
 
     Returns:
         How many values moved.
+
+    Raises:
+        ModelTypeError: no tf_keras model.
     """
+    if not is_keras_model(model):
+        raise ModelTypeError(f"Expected a tf_keras model. Received: an object of type {type(model).__name__}.")
     moved, pairs = 0, []
     for variable in model.trainable_variables:
         constraint = getattr(variable, "constraint", None)
@@ -256,9 +267,8 @@ def cosine(learning_rate: float, steps: int, epochs: int) -> tf.keras.optimizers
         DataError: a learning rate that is not above 0, or epochs below 1.
     """
     epochs = whole_number("epochs", epochs, DataError)
-    if isinstance(learning_rate, bool) or not isinstance(learning_rate, int | float) or not 0 < learning_rate < 1e6:
-        raise DataError(f"Expected learning_rate to be a number above 0. Received: {learning_rate!r}.")
-    return tf.keras.optimizers.schedules.CosineDecay(float(learning_rate), decay_steps=max(steps * epochs, 1))
+    learning_rate = real_number("learning_rate", learning_rate, DataError, above=0, below=1e6)
+    return tf.keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=max(steps * epochs, 1))
 
 
 def fresh_optimizer(optimizer: Any, schedule: Any) -> tf.keras.optimizers.Optimizer:
