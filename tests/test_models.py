@@ -29,6 +29,13 @@ def built_subclass() -> tf.keras.Model:
     return model
 
 
+def lookup() -> tf.keras.Model:
+    words = K.IntegerLookup(name="words")
+    words.adapt([3, 5, 5])
+    inputs = K.Input((1,), dtype="int64")
+    return tf.keras.Model(inputs, K.Dense(2)(K.Flatten()(K.Embedding(4, 3)(words(inputs)))))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -36,6 +43,7 @@ def built_subclass() -> tf.keras.Model:
         (lambda: "model.keras", "of type str"),
         (lambda: K.Dense(3), "of type Dense"),
         (lambda: tf.keras.Sequential([K.Dense(3)], name="late"), "'late', which has not been built"),
+        (lookup, r"'words' \(of type IntegerLookup\), which looks values up"),
         (Subclassed, "a subclassed model"),
         (built_subclass, "a subclassed model"),
     ],

@@ -315,6 +315,50 @@ def test_trainable_flags_inside_a_nested_model_survive() -> None:
     assert [slim.get_layer(name).trainable for name in ("d", "norm")] == [False, True]
 
 
+class TwoNorms(K.Layer):
+    """A block of a user's: two batch norms, whose weights have the same shapes."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.first, self.second = K.BatchNormalization(), K.BatchNormalization()
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.second(tf.nn.relu(self.first(inputs)))
+
+
+def test_trainable_flags_inside_a_users_layer_survive() -> None:
+    """What trains is listed before what does not: with other flags the weights would change places."""
+    inputs = K.Input((6, 6, 3))
+    block = TwoNorms(name="block")
+    x = block(K.Conv2D(8, 1, name="a")(inputs))
+    model = tf.keras.Model(inputs, K.Dense(2)(K.GlobalAveragePooling2D()(K.Conv2D(6, 1, name="b")(x))))
+    block.first.trainable = False
+    slim = assert_law(model).slim
+    assert [norm.trainable for norm in (slim.get_layer("block").first, slim.get_layer("block").second)] == [False, True]
+
+
+def test_masked_steps_stay_masked() -> None:
+    """Behind a layer that mixes channels (in the masked model: on those that stay), padded steps still do not count."""
+    inputs = K.Input((5, 4))
+    x = K.LayerNormalization()(K.Dense(8, name="a")(K.Masking()(inputs)))
+    model = shake(tf.keras.Model(inputs, K.Dense(2)(K.GlobalAveragePooling1D()(K.Dense(6, name="b")(x)))))
+    plan = random_plan(tq.ChannelGraph(model), 0.5)
+    assert plan.removed["a"]
+    steps = np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")
+    steps[:, 3:] = 0
+    np.testing.assert_allclose(tq.prune(model, plan)(steps), tq.mask(model, plan)(steps), rtol=1e-4, atol=1e-5)
+
+
+def test_nested_model_of_several_widths() -> None:
+    vector = K.Input((None,))
+    inner = tf.keras.Model(vector, K.Activation("swish")(vector), name="act")
+    inputs = K.Input((4,))
+    parts = [inner(K.Dense(8, name="a")(inputs)), inner(K.Dense(6, name="b")(inputs))]
+    model = tf.keras.Model(inputs, K.Dense(2)(K.Concatenate()(parts)))
+    assert "called on several numbers of channels" in str(tq.ChannelGraph(model)["a"].frozen)
+    assert_law(model)
+
+
 def test_lambda_closing_over_a_value() -> None:
     factor = 3.0
     inputs = K.Input((4,))

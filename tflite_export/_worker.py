@@ -62,6 +62,7 @@ class LiteRt:
 
     def load(self, arrays: list[np.ndarray]) -> None:
         self.resize(self.batch, arrays)
+        self.interpreter.reset_all_variables()  # a recurrent layer would go on from the samples before
         for detail, array in zip(self.inputs, arrays, strict=True):
             self.interpreter.set_tensor(detail["index"], quantized(array, detail["dtype"], detail["quantization"]))
 

@@ -100,7 +100,13 @@ class ChannelGraph:
         inner = node.layer
         if id(inner) in self.nested_inputs:
             for first, again in zip(self.nested_inputs[id(inner)], inputs, strict=True):
-                self.space.tie(first.ids, again.ids)
+                if len(first.ids) == len(again.ids):
+                    self.space.tie(first.ids, again.ids)
+                    continue
+                for ids in (first.ids, again.ids):
+                    self.space.freeze(
+                        ids, f"feeds '{prefix}{inner.name}', which is called on several numbers of channels"
+                    )
         else:
             self.nested_inputs[id(inner)] = inputs
         return self._walk(inner, inputs, f"{prefix}{inner.name}/")

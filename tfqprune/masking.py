@@ -71,6 +71,7 @@ class OnKept(tf.keras.layers.Layer):
 
     def __init__(self, layer: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True  # steps that are masked stay so for the layers behind
         self.layer = tf.keras.layers.deserialize(layer) if isinstance(layer, dict) else layer
 
     def call(self, inputs: tf.Tensor, axis: int = -1, positions: list[int] | None = None) -> tf.Tensor:

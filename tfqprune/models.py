@@ -49,7 +49,14 @@ def check_model(model: Any) -> tf.keras.Model:
         )
     for layer in model.layers:
         for weight in layer.weights:
-            if 0 in tuple(weight.shape):
+            shape = getattr(weight, "shape", None)  # a table of strings or numbers has none
+            if shape is None or None in tuple(shape):
+                raise ModelTypeError(
+                    f"Expected layers whose weights are arrays. Received: {layer.name!r} (of type "
+                    f"{type(layer).__name__}), which looks values up. Look them up before the model, in the input "
+                    "pipeline, and give the model their numbers."
+                )
+            if 0 in tuple(shape):
                 raise ModelTypeError(
                     f"Expected layers with at least one channel. Received: {layer.name!r}, whose weight "
                     f"{weight.name!r} has shape {tuple(weight.shape)}."

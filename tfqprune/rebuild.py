@@ -171,12 +171,22 @@ class Rebuilder(ABC):
         for key, new in self._layers.items():
             record = self._records[key]
             if record.layer.weights and key not in self._valued:
+                _freeze_alike(record.layer, new)
                 for variable, value in zip(new.weights, self.weights(record, new), strict=True):
                     pairs.append((getattr(variable, "latent_variable", variable), value))
         tf.keras.backend.batch_set_value(pairs)
         for new in self._layers.values():
             for layer in new._flatten_layers():
                 layer.finalize_state()  # as ``set_weights`` does: a Normalization computes with constants made here
+
+
+def _freeze_alike(old: tf.keras.layers.Layer, new: tf.keras.layers.Layer) -> None:
+    """Gives what a user's layer holds the ``trainable`` of the old: weights that train are listed before others."""
+    pairs = [list(layer._flatten_layers(include_self=False)) for layer in (old, new)]
+    if len(pairs[0]) == len(pairs[1]):
+        for before, after in zip(*pairs, strict=True):
+            if before.trainable != after.trainable:
+                after.trainable = before.trainable
 
 
 def axes_of(record: LayerRecord) -> list[tuple[str | None, ...]]:

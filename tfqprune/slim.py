@@ -46,6 +46,8 @@ class SlimBuilder(Rebuilder):
         return values
 
     def arguments(self, call: LayerCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        if call.record.opaque is not None:  # nothing it touches goes
+            return args, kwargs
         return call.record.handler.edit_call(call, self.alive, args, kwargs)
 
     def output_shape(self, shape: tuple[int | None, ...], channels: Channels) -> tuple[int | None, ...]:
@@ -55,7 +57,7 @@ class SlimBuilder(Rebuilder):
         return (*shape[: channels.axis], count, *shape[channels.axis + 1 :])
 
     def input_size(self, tensor: tf.Tensor, axis: int, size: int | None, nested: tf.keras.Model | None) -> int | None:
-        if nested is None:
+        if nested is None or size is None:
             return size
         position = next(index for index, own in enumerate(nested.inputs) if own is tensor)
         channels = self.graph.nested_inputs[id(nested)][position]

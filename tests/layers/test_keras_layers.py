@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
+from tfqprune.costs import cost
 from tfqprune.layers import base
 from tfqprune.slim import prune
 from tfqprune.testing import assert_law, random_plan
@@ -87,6 +90,24 @@ class ConvWithOwnDefaults(K.Conv2D):
     @property
     def fan_in(self):
         return int(np.prod(self.kernel.shape[:-1]))
+
+
+@tf.keras.utils.register_keras_serializable("tests")
+class Mixing(K.Layer):
+    """Adds the mean over channels, times a weight for each of them."""
+
+    def __init__(self, start: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.start = start
+
+    def build(self, shape: Any) -> None:
+        self.gamma = self.add_weight("gamma", (shape[-1],), initializer=tf.keras.initializers.Constant(self.start))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs + self.gamma * tf.reduce_mean(inputs, -1, keepdims=True)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "start": self.start}
 
 
 def model_of(shape, *layers) -> tf.keras.Model:
@@ -213,6 +234,34 @@ def doubled(values: tf.Tensor) -> tf.Tensor:
     return 2 * values
 
 
+def test_activation_that_changes_the_width_freezes_both_sides() -> None:
+    """conv(8) with a concatenated ReLU has 16 channels."""
+    inputs = K.Input((6, 6, 3))
+    x = K.Conv2D(8, 3, activation=tf.nn.crelu, name="wide")(K.Conv2D(6, 1, name="before")(inputs))
+    model = tf.keras.Model(inputs, K.Dense(2)(K.Flatten()(K.Conv2D(5, 3, name="after")(x))))
+    graph = ChannelGraph(model)
+    assert [group.name for group in graph.prunable] == ["after"]
+    assert "changes the number of channels" in str(graph["before"].frozen)
+    assert_law(model)
+    assert cost(model).params == model.count_params()
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_weights_that_have_not_been_trained_hide_nothing(start: float) -> None:
+    """x + gamma mean over channels: nothing is mixed while gamma is zero."""
+    inputs = K.Input((6,))
+    mixing = Mixing(start)
+    model = tf.keras.Model(inputs, K.Dense(2)(mixing(K.Dense(8, name="a")(inputs))))
+    assert "(Mixing)" in str(ChannelGraph(model)["a"].frozen)
+    np.testing.assert_array_equal(mixing.gamma, np.full(8, start))  # it is only read
+
+
+def test_layer_norm_without_weights_of_two_widths() -> None:
+    inputs, norm = K.Input((4,)), K.LayerNormalization(center=False, scale=False)
+    parts = [norm(K.Dense(8, name="a")(inputs)), norm(K.Dense(6, name="b")(inputs))]
+    assert_law(tf.keras.Model(inputs, K.Dense(2)(K.Concatenate()(parts))))
+
+
 ACTIVATIONS = {
     "slopes": (lambda: K.PReLU(shared_axes=[1, 2], alpha_initializer="random_normal"), True),
     "one_slope": (lambda: K.PReLU(shared_axes=[1, 2, 3], alpha_initializer="random_normal"), True),
@@ -281,6 +330,25 @@ def test_merges(name: str) -> None:
 def test_subclass_that_computes_the_same_stays_known(known: type) -> None:
     assert base._computes_as(type("Renamed", (known,), {"__init__": lambda self: None, "build": None}), known)
     assert not base._computes_as(type("Own", (known,), {"call": lambda self, inputs: inputs}), known)
+
+
+CONSTANTS = {
+    "add": lambda x: K.Add()([x, tf.ones((1, 6))]),
+    "multiply": lambda x: K.Multiply()([x, np.linspace(1, 2, 6, dtype="float32")[None]]),
+    "concatenate": lambda x: K.Concatenate()([x, tf.ones((1, 3))]),
+    "concat": lambda x: tf.concat([x, tf.ones((1, 3))], -1),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_merges_with_constants_are_frozen(name: str) -> None:
+    inputs = K.Input((4,), batch_size=1)
+    model = tf.keras.Model(inputs, K.Dense(2)(CONSTANTS[name](K.Dense(6, name="a")(inputs))))
+    graph = ChannelGraph(model)
+    assert "meets a constant" in str(graph["a"].frozen)
+    values = np.random.default_rng(0).normal(size=(1, 4)).astype("float32")
+    np.testing.assert_array_equal(prune(model, random_plan(graph, 0.5))(values), model(values))
+    assert cost(model).params == model.count_params()
 
 
 def test_merge_with_its_own_computation_is_frozen() -> None:

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
-from tfqprune.testing import assert_law
+from tfqprune.slim import prune
+from tfqprune.testing import assert_law, random_plan
 
 K = tf.keras.layers
 
@@ -93,6 +94,13 @@ CUT = {
     "lambda_mean": (1, lambda a: K.Lambda(lambda x: tf.reduce_mean(x, [1, 2]))(a)),
 }
 
+
+def padding_of(values: tf.Tensor) -> list:
+    """None at all, by the size of what is padded."""
+    rows = tf.shape(values)[1] % 8
+    return [[0, 0], [0, rows], [0, 0], [0, 0]]
+
+
 FROZEN = {
     "softmax": (1, tf.nn.softmax),
     "sum_channels": (1, lambda a: tf.reduce_sum(a, -1, keepdims=True)),
@@ -110,6 +118,9 @@ FROZEN = {
     "lambda_first": (1, lambda a: K.Lambda(lambda x: x - x[..., :1])(a)),
     "lambda_positions": (1, lambda a: K.Lambda(lambda x: x * tf.range(16, dtype=tf.float32))(a)),
     "lambda_hard_coded": (1, lambda a: K.Lambda(lambda x: tf.reshape(x, [-1, 64, 16]))(a)),
+    "computed_shape": (1, lambda a: tf.reshape(a, tf.stack([tf.shape(a)[0], 64, 16]))),
+    "computed_bound": (1, lambda a: tf.ensure_shape(a[..., : tf.shape(a)[-1] // 2], (None, 8, 8, 8))),
+    "computed_padding": (1, lambda a: tf.ensure_shape(tf.pad(a, padding_of(a)), (None, 8, 8, 16))),
     "lambda_random": (1, lambda a: K.Lambda(lambda x: x + tf.random.normal(tf.shape(x)))(a)),
 }
 
@@ -134,6 +145,14 @@ def test_frozen_with_a_reason(name: str) -> None:
     for group in groups:
         assert group.frozen is not None
         assert "'" in group.frozen  # names the layer at fault
+
+
+@pytest.mark.parametrize("name", [name for name in FROZEN if name.startswith("computed_")])
+def test_what_is_computed_is_rebuilt_as_it_is(name: str) -> None:
+    model = between(FROZEN[name][1])
+    values = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    slim = prune(model, random_plan(ChannelGraph(model), 0.5))
+    np.testing.assert_allclose(slim(values), model(values), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["constant_per_channel", "constant_tensor"])

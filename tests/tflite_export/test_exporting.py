@@ -118,6 +118,16 @@ def test_batch_sizes_that_cannot_be_are_refused(net: Callable[..., Any], tmp_pat
     assert te.export(fixed, tmp_path / "four.tflite", batch_size=4).agreement.max_error < 1e-5
 
 
+def test_each_sample_meets_a_recurrent_layer_anew(tmp_path: Path) -> None:
+    """The file keeps its state from one run to the next, unless it is told to forget it."""
+    inputs = layers.Input((5, 4), batch_size=1)
+    model = tf.keras.Model(inputs, layers.Dense(3)(layers.LSTM(6)(inputs)))
+    data = np.random.default_rng(0).normal(size=(6, 5, 4)).astype("float32")
+    result = te.export(model, tmp_path / "m.tflite", "float32", data=data)
+    expected = np.concatenate([model(sample[None]) for sample in data])
+    np.testing.assert_allclose(predict(result.path, [data], runtime="litert")[0], expected, atol=1e-5)
+
+
 def test_larq_compute_engine_takes_one_sample_at_a_time(net: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("larq_compute_engine")
     with pytest.raises(ExportError, match=r"Expected batch_size=1 or None.* Larq Compute Engine.* Received: 2"):

@@ -127,6 +127,15 @@ class LayerCall:
         self.record.mixed = channels.ids if before is None else np.concatenate([before, channels.ids])
         self.mixed = channels
 
+    def reads_arrays(self) -> bool:
+        """Whether arrays are among the inputs, beside the Keras tensors."""
+        given = tf.nest.flatten((self.node.call_args, self.node.call_kwargs))
+        return any(
+            (isinstance(entry, np.ndarray) and entry.ndim > 0)
+            or (tf.is_tensor(entry) and not tf.keras.backend.is_keras_tensor(entry) and entry.shape.rank != 0)
+            for entry in given
+        )
+
     def align(self, axis: int, index: int = 0) -> bool:
         """Whether an input's channels run along ``axis``.
 

@@ -37,6 +37,10 @@ class KernelHandler(LayerHandler, ABC):
         if not call.align(axis) and not call.read_across(axis, across):
             return call.opaque(across)
         outputs = Channels(axis, self.connect(call, call.inputs[0].ids))
+        if call.output_shapes[0][axis] != len(outputs.ids):
+            reason = f"{call.title} has an activation that changes the number of channels"
+            call.space.freeze(outputs.ids, reason)
+            return call.opaque(reason)
         if not is_elementwise(getattr(call.layer, "activation", None)):
             call.space.freeze(outputs.ids, f"{call.title} has an activation that looks at all channels together")
         return [outputs]

@@ -17,6 +17,8 @@ class MergeHandler(LayerHandler):
     """Value by value, with broadcasting."""
 
     def flow(self, call: LayerCall) -> list[Channels]:
+        if call.reads_arrays():
+            return call.opaque(f"meets a constant in {call.title}")
         return meet(call)
 
 
@@ -30,6 +32,8 @@ class DotHandler(LayerHandler):
 
 def concatenate(call: LayerCall, axis: int) -> list[Channels]:
     """Strings ids together along the channels, or ties them where another axis is joined."""
+    if call.reads_arrays():
+        return call.opaque(f"meets a constant in {call.title}")
     movable = [channels.axis for channels in call.inputs if not call.space.is_rigid(channels.ids)]
     if movable and movable[0] is not None:
         for index in range(len(call.inputs)):

@@ -27,7 +27,7 @@ class ScaleHandler(PassThrough):
     def declare(self, call: LayerCall, axes: list[int]) -> None:
         """Says that the weights run along ``axes``, and along the channels where those are among them."""
         channels = call.inputs[0]
-        if channels.axis not in axes:
+        if channels.axis not in axes or all(getattr(call.layer, name, None) is None for name in self.weights):
             return
         call.role("out", channels.ids)
         for name in self.weights:

@@ -187,7 +187,7 @@ class PadOperator(LayerHandler):
 
     def flow(self, call: LayerCall) -> list[Channels]:
         channels, paddings = call.inputs[0], own(call, 1, "paddings")
-        if channels.axis is None or _is_keras_tensor(paddings):
+        if channels.axis is None or any(map(_is_keras_tensor, tf.nest.flatten(paddings))):
             return call.opaque(f"feeds {call.title}, whose paddings are computed")
         before, after = (int(count) for count in np.asarray(paddings)[channels.axis])
         if before == after == 0:

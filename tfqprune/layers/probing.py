@@ -52,14 +52,15 @@ class ProbedHandler(LayerHandler):
             return call.opaque(f"feeds {call.title}")
         ids = np.concatenate([channels.ids for channels in wide])
         full = _random_inputs(call)
+        values = _varied(call.layer)
         try:
-            expected = run(call, full)
+            expected = run(call, full, _with_values(call, full, values))
         except Exception as error:  # a user's layer may raise anything
             return call.opaque(f"feeds {call.title}, which cannot be run on its own ({type(error).__name__})")
         for guess in _guesses(call):
             weights = _matching_weights(call, guess)
             if weights is None or not all(
-                _survives(call, guess, weights, full, expected, seed) for seed in range(_DROPS)
+                _survives(call, guess, weights, values, full, expected, seed) for seed in range(_DROPS)
             ):
                 continue
             self.weights = weights
@@ -142,7 +143,13 @@ def _matching_weights(call: LayerCall, guess: _Guess) -> _Weights | None:
 
 
 def _survives(
-    call: LayerCall, guess: _Guess, weights: _Weights, full: list[np.ndarray], expected: list[np.ndarray], seed: int
+    call: LayerCall,
+    guess: _Guess,
+    weights: _Weights,
+    values: list[np.ndarray],
+    full: list[np.ndarray],
+    expected: list[np.ndarray],
+    seed: int,
 ) -> bool:
     """Whether dropping random channels before the layer is the same as dropping them behind it."""
     wide = [channels for channels in call.inputs if channels.axis is not None]
@@ -156,7 +163,7 @@ def _survives(
         dropped.append(np.take(value, keep, axis=channels.axis))
         start += len(channels)
     try:
-        clone = _dropped_layer(call, weights, alive[guess.outputs[0][1]], dropped)
+        clone = _dropped_layer(call, weights, values, alive[guess.outputs[0][1]], dropped)
         received = run(call, dropped, clone)
     except Exception:  # a user's layer may raise anything when channels are missing: it is not safe to cut
         return False
@@ -201,7 +208,7 @@ def _random_alive(sizes: list[int], guess: _Guess, rng: np.random.Generator) -> 
 
 
 def _dropped_layer(
-    call: LayerCall, weights: _Weights, alive: np.ndarray, inputs: list[np.ndarray]
+    call: LayerCall, weights: _Weights, values: list[np.ndarray], alive: np.ndarray, inputs: list[np.ndarray]
 ) -> tf.keras.layers.Layer | None:
     """A clone of a layer with weights, built for the channels that stay (None: no weights, run as it is)."""
     layer = call.layer
@@ -210,11 +217,32 @@ def _dropped_layer(
     config = {**layer.get_config(), **dict.fromkeys(weights.config_keys, int(alive.sum()))}
     clone = type(layer).from_config(config)
     run(call, inputs, clone)
-    values = []
-    for value, axes in zip(layer.get_weights(), weights.axes, strict=True):
+    kept = []
+    for value, axes in zip(values, weights.axes, strict=True):
         for axis, role in enumerate(axes):
             if role:
                 value = np.take(value, np.flatnonzero(alive), axis=axis)
-        values.append(value)
+        kept.append(value)
+    clone.set_weights(kept)
+    return clone
+
+
+def _varied(layer: tf.keras.layers.Layer) -> list[np.ndarray]:
+    """A layer's weights, random where they are constant: one that starts at zero may hide what it does later."""
+    rng = np.random.default_rng(0)
+    return [
+        value + rng.uniform(0.25, 0.75, value.shape).astype(value.dtype)
+        if value.dtype.kind == "f" and value.size and np.ptp(value) == 0
+        else value
+        for value in layer.get_weights()
+    ]
+
+
+def _with_values(call: LayerCall, inputs: list[np.ndarray], values: list[np.ndarray]) -> tf.keras.layers.Layer | None:
+    """A clone of a layer with these weights (None: no weights, run as it is)."""
+    if not values:
+        return None
+    clone = type(call.layer).from_config(call.layer.get_config())
+    run(call, inputs, clone)
     clone.set_weights(values)
     return clone
