@@ -250,15 +250,17 @@ def report(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join(blocks)
 
 
+def in_short(row: dict[str, Any]) -> bool:
+    """Whether a row belongs into the summary: a dense network on CIFAR-10, or one at half of its memory."""
+    return (row["dataset"], row["limit"]) == ("cifar10", None) and row["budget"] in (1.0, HALF)
+
+
 def summary(rows: list[dict[str, Any]]) -> str:
     """What each method leaves at half of the memory of a network on CIFAR-10, in short, in Markdown; the best first."""
     lines = []
-    for (dataset, limit, network, width, precision, _), cells in _by_setting(rows).items():
-        if (dataset, limit) != ("cifar10", None):
-            continue
+    for (_, _, network, width, precision, _), cells in _by_setting([row for row in rows if in_short(row)]).items():
         bits = {"binary": "binary", "float": "float"}.get(precision, f"{precision} bits")
-        shown = [found for found in cells.values() if found[0]["budget"] in (1.0, HALF)]
-        for found in sorted(shown, key=lambda found: (-found[0]["budget"], -statistics.mean(_tests(found)))):
+        for found in sorted(cells.values(), key=lambda found: (-found[0]["budget"], -statistics.mean(_tests(found)))):
             costs = {name: statistics.mean(row["cost"][name] for row in found) for name in ("params", "macs")}
             small = statistics.mean(min(file["bytes"] for file in row["files"].values()) for row in found)
             lines.append(

@@ -59,7 +59,8 @@ def from_grid() -> str | None:
 def grid_in_short() -> str | None:
     """Methods at half of the memory, for the README."""
     rows = kept("grid")
-    return f"{grid.summary(rows)}\n\n{source(rows)}" if rows else None
+    shown = [row for row in rows or [] if grid.in_short(row)]
+    return f"{grid.summary(shown)}\n\n{source(shown)}" if shown else None
 
 
 def from_published() -> str | None:
