@@ -337,6 +337,31 @@ def test_trainable_flags_inside_a_users_layer_survive() -> None:
     assert [norm.trainable for norm in (slim.get_layer("block").first, slim.get_layer("block").second)] == [False, True]
 
 
+@pytest.mark.filterwarnings("ignore:Expected at least 20 steps")
+def test_flip_ratios_of_larq_are_left_alone() -> None:
+    """They count on kernels of one shape, while DoReFa's scale is taken over the channels that stay."""
+    dorefa = {"kernel_quantizer": lq.quantizers.DoReFa(2, mode="weights")}
+    with lq.context.metrics_scope(["flip_ratio"]):
+        inputs = K.Input((6, 6, 3))
+        x = lq.layers.QuantConv2D(8, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip", name="a")(inputs)
+        x = K.GlobalAveragePooling2D()(lq.layers.QuantConv2D(6, 3, **dorefa, name="b")(x))
+        model = tf.keras.Model(inputs, K.Dense(2)(x))
+    ratio = model.get_layer("b").kernel_quantizer.flip_ratio
+    before = [weight.numpy() for weight in ratio.weights]
+    assert_law(model)
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    x, y = np.random.default_rng(0).normal(size=(8, 6, 6, 3)).astype("float32"), np.arange(8) % 2
+    learning = tq.HolisticPruning(model, budget=tq.Budget(params=0.6))
+    learning.compile("adam", loss)
+    learning.fit(x, y, batch_size=4, epochs=2, verbose=0)
+    gradual = tq.GradualPruning(model, lambda step: (int(step) == 1, 0.5), "latent_l1")
+    gradual.training_model.compile("adam", loss)
+    gradual.training_model.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[gradual])
+    assert gradual.finish().get_layer("b").filters == 3
+    for old, weight in zip(before, ratio.weights, strict=True):
+        np.testing.assert_array_equal(old, weight.numpy())
+
+
 def test_masked_steps_stay_masked() -> None:
     """Behind a layer that mixes channels (in the masked model: on those that stay), padded steps still do not count."""
     inputs = K.Input((5, 4))

@@ -52,7 +52,7 @@ class LiveQuantizer:
     def __init__(
         self, quantizer: Callable[[tf.Tensor], tf.Tensor], axes: dict[int, np.ndarray], alive: tf.Variable
     ) -> None:
-        self.quantizer, self.axes, self.alive = quantizer, axes, alive
+        self.quantizer, self.axes, self.alive = precision.unmeasured(quantizer), axes, alive
         self.precision = getattr(quantizer, "precision", None)
 
     def get_config(self) -> dict[str, Any]:

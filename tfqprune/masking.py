@@ -34,7 +34,8 @@ class KeptQuantizer(lq.quantizers.Quantizer):
 
     def __init__(self, quantizer: Any, kept: list[tuple[int, list[int]]], size: list[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.quantizer = lq.quantizers.get(quantizer) if isinstance(quantizer, dict | str) else quantizer
+        given = lq.quantizers.get(quantizer) if isinstance(quantizer, dict | str) else quantizer
+        self.quantizer = precision.unmeasured(given)
         self.kept = [(int(axis), [int(position) for position in positions]) for axis, positions in kept]
         self.size = [int(size_) for size_ in size]
         self.precision = getattr(self.quantizer, "precision", None)

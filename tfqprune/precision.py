@@ -7,6 +7,7 @@ is the quantiser's output for them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -89,14 +90,19 @@ def quantize(quantizer: Quantizer | None, values: np.ndarray) -> np.ndarray:
     """
     if quantizer is None:
         return np.asarray(values)
-    flip_ratio = quantizer.__dict__.pop("flip_ratio", None) if hasattr(quantizer, "__dict__") else None
-    try:
-        # A layer's own call, past Keras's casting: under a mixed policy it would round levels to half precision.
-        function = quantizer.call if isinstance(quantizer, tf.keras.layers.Layer) else quantizer
-        return np.asarray(function(tf.constant(values)))
-    finally:
-        if flip_ratio is not None:
-            quantizer.__dict__["flip_ratio"] = flip_ratio
+    quantizer = unmeasured(quantizer)
+    # A layer's own call, past Keras's casting: under a mixed policy it would round levels to half precision.
+    function = quantizer.call if isinstance(quantizer, tf.keras.layers.Layer) else quantizer
+    return np.asarray(function(tf.constant(values)))
+
+
+def unmeasured(quantizer: Any) -> Any:
+    """A quantiser without larq's flip ratio, which counts on kernels of one shape; the one given stays as it is."""
+    if not hasattr(quantizer, "flip_ratio"):
+        return quantizer
+    alike = copy.copy(quantizer)
+    alike.__dict__.pop("flip_ratio")
+    return alike
 
 
 def latent(layer: tf.keras.layers.Layer, weight: str) -> np.ndarray:

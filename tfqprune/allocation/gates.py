@@ -208,7 +208,7 @@ class GatedQuantizer:
         made: dict[int, np.ndarray],
         wide: bool,
     ) -> None:
-        self.quantizer, self.gates = quantizer, gates
+        self.quantizer, self.gates = precision.unmeasured(quantizer), gates
         self.read, self.made, self.wide = read, made, wide
         self.precision = getattr(quantizer, "precision", None)
 
