@@ -261,3 +261,15 @@ def test_float32_with_a_fixed_batch_has_operators_of_microcontrollers(net: Calla
         graph = Graph(read_model(result.path))
         found.append({graph.kind(operator) for operator in graph.operators} & {"RELU", "MINIMUM", "RELU_0_TO_1"})
     assert found == [{"RELU", "MINIMUM"}, {"RELU_0_TO_1"}]
+
+
+def test_single_bits_that_are_0_and_1_are_no_signs(tmp_path: Path) -> None:
+    inputs = layers.Input((6, 6, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3)(inputs))
+    x = lq.layers.QuantConv2D(16, 3, input_quantizer="ste_sign", kernel_quantizer="ste_heaviside", name="steps")(x)
+    model = tf.keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    result = te.export(model, tmp_path / "m.tflite", samples=16)
+    assert result.format == "packed"
+    assert result.agreement.max_error < 1e-4
+    with pytest.raises(ExportError, match=r'steps.kernel has weights of 0 and 1; use format="packed"'):
+        te.export(model, tmp_path / "n.tflite", "binary")

@@ -68,10 +68,11 @@ class Facts:
 
     @property
     def binary(self) -> bool:
-        """Whether every quantised kernel has 1 bit, and some layer multiplies it with activations of +-1."""
+        """Whether all quantised kernels are of +-1 (not of 0 and 1), and one of them meets activations of +-1."""
         return (
             bool(self.kernel_bits)
             and set(self.kernel_bits.values()) == {1}
+            and all(kernel.integers.all() for kernel in self.kernels)
             and any(self.input_bits[layer] == 1 for layer in self.sign_inputs)
         )
 
