@@ -234,3 +234,22 @@ def test_plan_cost_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert totals == tq.cost(tq.prune(model, plan)).as_dict()
     assert np.all(np.array(list(totals.values())) < np.array(list(costs.totals().values())))
+
+
+# A 3x3 kernel from 3 to 4 channels, 108 weights: of 2 bits 27 bytes, of 1 bit 13.5; a batch norm's 2 floats a channel.
+@pytest.mark.parametrize(("bits", "expected"), [(2, 27.0), (1, 13.5)])
+def test_kernels_inside_a_layer_count_their_bits(bits: int, expected: float) -> None:
+    quantizer = "ste_sign" if bits == 1 else lq.quantizers.DoReFa(bits, mode="weights")
+    inner = lq.layers.QuantConv2D(4, 3, kernel_quantizer=quantizer, use_bias=False, name="inner")
+    inputs = K.Input((5, 6, 6, 3))
+    model = tf.keras.Model(inputs, K.TimeDistributed(inner, name="each")(inputs))
+    with pytest.warns(UserWarning, match=r"'each' \(TimeDistributed\), which count as none: MACs"):
+        found = tq.cost(model)
+    assert (found.params, found.memory, found.macs) == (108, expected, 0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_layers_that_multiply_nothing_are_not_warned_of() -> None:
+    inputs = K.Input((5,), dtype="int32")
+    x = K.LayerNormalization()(K.Embedding(7, 4, name="table")(inputs))
+    assert tq.cost(tf.keras.Model(inputs, x)).macs == 0

@@ -7,6 +7,8 @@ memory is counted at the deployed precision. BOPs are MACs x weight bits x activ
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from scipy.sparse import csr_matrix
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import ModelTypeError
-from tfqprune.layers.base import bits_of, weight_index
+from tfqprune.layers.base import LayerRecord, bits_of, weight_index
 from tfqprune.layers.normalization import is_batch_norm
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ class CostModel:
             layer, index = record.layer, weight_index(record.layer)
             quantised = precision.quantized_weights(layer)
             axes = {index[name]: (name, roles) for name, roles in record.weight_axes.items()}
-            rows = {}
+            inner, rows = _bits_inside(layer), {}
             for position, variable in enumerate(layer.weights):
                 name, roles = axes.get(position, (position, (None,) * len(variable.shape)))
                 if isinstance(name, int):
@@ -119,7 +121,7 @@ class CostModel:
                 fixed = [size for size, role in zip(variable.shape, roles, strict=True) if not role]
                 times = record.reuse.get(name, 0)
                 reuse = float("nan") if times is None else float(times)
-                bits = bits_of(layer, name if name in quantised else position)
+                bits = inner.get(position) or bits_of(layer, name if name in quantised else position)
                 entries.append(
                     (
                         number,
@@ -132,6 +134,7 @@ class CostModel:
                         not (is_batch_norm(layer) and name in _folded(layer)),
                     )
                 )
+        _warn_of_unknown(self.records)
         columns = list(zip(*entries, strict=True)) if entries else [()] * 8
         types = (int, float, int, int, int, float, int, bool)
         self.terms = _Terms(*(np.asarray(column, dtype) for column, dtype in zip(columns, types, strict=True)))
@@ -198,6 +201,32 @@ class CostModel:
             sum(layer.bops for layer in layers),
             sum(layer.memory for layer in layers),
             tuple(layers),
+        )
+
+
+def _bits_inside(layer: tf.keras.layers.Layer) -> dict[int, int]:
+    """Position in ``layer.weights`` -> bits of the kernels that layers inside of it quantise."""
+    positions = {id(variable): position for position, variable in enumerate(layer.weights)}
+    return {
+        positions[id(variable)]: bits_of(part, weight)
+        for part in layer._flatten_layers(include_self=False)
+        for weight in precision.quantized_weights(part)
+        if id(variable := part.weights[weight_index(part)[weight]]) in positions
+    }
+
+
+def _warn_of_unknown(records: Sequence[LayerRecord]) -> None:
+    """Names the layers whose multiplications are not counted, for want of knowing what they do with their kernels."""
+    unknown = [
+        f"{record.name!r} ({type(record.layer).__name__})"
+        for record in records
+        if not record.weight_axes and any(len(variable.shape) > 1 for variable in record.layer.weights)
+    ]
+    if unknown:
+        warnings.warn(
+            f"Expected layers whose multiplications are known. Received: {', '.join(unknown)}, which count as none: "
+            "MACs and BOPs leave them out. Weigh a budget of macs accordingly, or give one of memory or params.",
+            stacklevel=3,
         )
 
 
