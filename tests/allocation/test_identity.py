@@ -63,8 +63,8 @@ def test_data_that_cannot_be_gone_through_is_refused(small, data) -> None:
         data_digest(small, (x, y[:-1]))
     with pytest.raises(DataError, match=r"batches of \[5, 4\]"):
         data_digest(small, Set(data).batch(5).map(lambda x, y: (x, y[:-1])))
-    for nothing in (None, (own for own in x)):
-        with pytest.raises(DataError, match="Expected numbers for input"):
+    for nothing, received in ((None, "Expected numbers for input"), ((own for own in x), "Received: generator")):
+        with pytest.raises(DataError, match=received):
             data_digest(small, nothing)
 
 
