@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import larq as lq
@@ -208,3 +209,32 @@ def test_report_counts_codes_that_change() -> None:
     assert [(entry.layer, entry.changed, entry.remaining) for entry in report.codes] == [("hidden", 1, 2)]
     assert "1 of 2 that stay" in str(report)
     assert "out: left whole: model output 'out'" in str(report)
+
+
+def test_a_plan_of_a_model_with_other_ties_is_refused() -> None:
+    """The same layers, of the same shapes; here b and c are added, there each of them is a group."""
+    inputs = K.Input((8, 8, 3))
+    x = K.Conv2D(16, 3, name="a")(inputs)
+    x = K.Maximum(name="joined")([K.Conv2D(10, 3, name="b")(x), K.Conv2D(10, 3, name="c")(x)])
+    tied = tf.keras.Model(inputs, K.Dense(3, name="head")(K.GlobalAveragePooling2D()(x)))
+    x = K.Conv2D(16, 3, name="a")(inputs)
+    parts = [K.GlobalAveragePooling2D()(K.Conv2D(10, 3, name=name)(x)) for name in "bc"]
+    apart = tf.keras.Model(inputs, [K.Dense(3, name="head")(parts[0]), parts[1]])
+    plan = plan_of(apart, {"b": 0.5})
+    for use in (tq.prune, tq.mask, tq.cost):
+        with pytest.raises(PlanError, match="The plan was made for another model"):
+            use(tied, plan)
+
+
+@pytest.mark.parametrize("plan", [None, "plan.json", 3])
+def test_what_is_no_plan_is_said(plan: object) -> None:
+    for use in (tq.prune, tq.mask):
+        with pytest.raises(PlanError, match="Expected a PruningPlan"):
+            use(network(), plan)
+
+
+def test_damaged_sizes_are_refused() -> None:
+    model = network()
+    plan = plan_of(model, 0.3)
+    with pytest.raises(PlanError, match="group 'a' had 0 units and has 16"):
+        tq.prune(model, dataclasses.replace(plan, sizes={**plan.sizes, "a": 0}))

@@ -17,7 +17,7 @@ from tfqprune import precision
 from tfqprune.channels import ChannelGraph
 from tfqprune.layers import LayerCall, LayerRecord
 from tfqprune.layers.base import CONSUMED
-from tfqprune.plan import PruningPlan
+from tfqprune.plan import PruningPlan, checked_removal
 from tfqprune.rebuild import Arguments, Rebuilder, axes_of, values_of
 from tfqprune.slim import SlimBuilder
 
@@ -194,5 +194,4 @@ def mask(model: tf.keras.Model, plan: PruningPlan) -> tf.keras.Model:
         PlanError: the plan was made for another model, or is unsound.
     """
     graph = ChannelGraph(model)
-    plan.check(graph)
-    return MaskedBuilder(graph, graph.alive(plan.removed)).build()
+    return MaskedBuilder(graph, graph.alive(checked_removal(graph, plan))).build()

@@ -80,6 +80,13 @@ class PruningPlan:
                     f"The plan was made for another model. First difference: layer {name!r} was "
                     f"{_describe(before)} and is {_describe(now)}."
                 )
+        groups = {group.name: group.size for group in graph.groups}
+        for group in [*self.sizes, *groups]:
+            if self.sizes.get(group) != groups.get(group):
+                raise PlanError(
+                    f"The plan was made for another model. First difference: group {group!r} had "
+                    f"{self.sizes.get(group, 'no')} units and has {groups.get(group, 'none')}."
+                )
         _check_removed(graph, self.removed)
 
     def report(self, model: tf.keras.Model) -> PlanReport:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.layers import Channels, LayerCall, LayerRecord
-from tfqprune.plan import PruningPlan
+from tfqprune.plan import PruningPlan, checked_removal
 from tfqprune.rebuild import Arguments, Rebuilder, axes_of, values_of
 
 
@@ -100,5 +100,4 @@ def prune(model: tf.keras.Model, plan: PruningPlan) -> tf.keras.Model:
         PlanError: the plan was made for another model, or is unsound.
     """
     graph = ChannelGraph(model)
-    plan.check(graph)
-    return SlimBuilder(graph, graph.alive(plan.removed)).build()
+    return SlimBuilder(graph, graph.alive(checked_removal(graph, plan))).build()

@@ -49,7 +49,7 @@ Limit = Annotated[
 Resize = Annotated[
     bool, typer.Option("--resize", help="Resize the images of a folder to the model's input.", rich_help_panel=_DATA)
 ]
-Seed = Annotated[int, typer.Option(help="Of splits, search and training.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of splits, search and training.")]
 
 _BUDGET_HELP = 'An upper bound on a cost: memory=0.5, macs="40 MMAC", ...; repeat it for several.'
 BudgetEntries = Annotated[
