@@ -231,7 +231,7 @@ def test_a_mistake_does_not_bind(make_tuner, model, train, validation) -> None:
     endless = tf.data.Dataset.from_tensor_slices(validation).batch(16).repeat()
     for data, message in (
         (None, "Expected validation data"),
-        ((own for own in x), "Expected numbers"),
+        ((own for own in x), "Received: generator"),
         ((x[:, 1:], y), r"shape \(6, 6, 3\)"),
         ((x, y[:-1]), "one label for each of 64 samples"),
         ((x, y + 4), "class numbers from 4 to 7, for 4 classes"),
