@@ -232,7 +232,7 @@ def test_a_mistake_does_not_bind(make_tuner, model, train, validation) -> None:
     for data, message in (
         (None, "Expected validation data"),
         ((own for own in x), "Received: generator"),
-        ((x[:, 1:], y), r"shape \(6, 6, 3\)"),
+        ((x[:, 1:], y), r"shape \(samples, 6, 6, 3\)"),
         ((x, y[:-1]), "one label for each of 64 samples"),
         ((x, y + 4), "class numbers from 4 to 7, for 4 classes"),
         (endless, "an endless data set"),
@@ -242,7 +242,7 @@ def test_a_mistake_does_not_bind(make_tuner, model, train, validation) -> None:
     tuner = make_tuner(loss="sparse_categorical_crossentropy")
     with pytest.raises(DataError, match="labels that go with the model's outputs"):
         tuner.search(train, validation_data=(x, y + 4), verbose=0)
-    with pytest.raises(DataError, match=r"shape \(6, 6, 3\)"):
+    with pytest.raises(DataError, match=r"shape \(samples, 6, 6, 3\)"):
         make_tuner().search((x[:, 1:], y), validation_data=validation, verbose=0)
     with pytest.raises(EvaluationError, match=r"among val_loss, val_accuracy\. Received: 'val_acc'"):
         make_tuner(objective="val_acc").search(train, validation_data=validation, verbose=0)
