@@ -399,3 +399,41 @@ def test_unknown_size_of_images() -> None:
     assert_law(model)
     with pytest.raises(tq.errors.ModelTypeError, match="fixed input size"):
         tq.cost(model)
+
+
+def test_backbone_whose_size_the_outer_model_knows() -> None:
+    """As for transfer learning: the backbone leaves its size open, and costs what it would cost built for 9 x 9."""
+
+    def model(size: int | None) -> tf.keras.Model:
+        image = K.Input((size, size, 3))
+        x = K.DepthwiseConv2D(3, strides=2, name="depthwise")(K.Conv2D(8, 3, padding="same", name="conv")(image))
+        backbone = tf.keras.Model(image, K.Conv2D(6, 1, name="last")(tf.nn.relu(x)), name="backbone")
+        inputs = K.Input((9, 9, 3))
+        return tf.keras.Model(inputs, K.Dense(2, name="head")(K.GlobalAveragePooling2D()(backbone(inputs))))
+
+    open_, fixed = tq.cost(model(None)), tq.cost(model(9))
+    assert open_ == fixed
+    # conv 81 x 3*3*3*8; depthwise 4 x 4 pixels x 9 x 8; last 16 x 8*6; head 6*2
+    assert open_.macs == 81 * 216 + 16 * 72 + 16 * 48 + 12
+    assert_law(model(None))
+
+
+class Scaling(K.Layer):
+    """Takes an array, which no config holds."""
+
+    def __init__(self, factors: np.ndarray, **options: object) -> None:
+        super().__init__(**options)
+        self.factors = factors
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs * self.factors
+
+
+@pytest.mark.parametrize("use", [tq.prune, tq.mask, lambda model, plan: EvaluationTwin(tq.ChannelGraph(model))])
+def test_layer_that_cannot_be_made_anew(use) -> None:
+    inputs = K.Input((4,))
+    x = Scaling(np.float32([2.0]), name="mine")(K.Dense(8, name="d")(inputs))
+    model = tf.keras.Model(inputs, K.Dense(2)(x))
+    plan = random_plan(tq.ChannelGraph(model))
+    with pytest.raises(tq.errors.ModelTypeError, match=r"Received: 'mine' \(of type Scaling\): NotImplementedError"):
+        use(model, plan)

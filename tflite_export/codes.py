@@ -24,7 +24,7 @@ class CodedKernel:
     """One quantised kernel of a layer, in the layout of the .tflite file.
 
     Attributes:
-        layer: name of the Keras layer.
+        layer: name of the Keras layer, as in :func:`named_layers`.
         weight: weight attribute (``kernel``, ``depthwise_kernel``, ...).
         integers: the codes, in the layout of the file.
         axis: the axis of the output channels in that layout.
@@ -53,9 +53,27 @@ class Match:
     scale: np.ndarray
 
 
+def named_layers(model: Any) -> dict[str, Any]:
+    """The layers of a Keras model in order, those of nested models included, containers left out.
+
+    Names are those of ``tfqprune.cost``: with the enclosing models before them (``block/conv``), for a nested model may
+    have a layer of the same name.
+    """
+    found: dict[int, tuple[str, Any]] = {}
+
+    def enter(parent: Any, prefix: str) -> None:
+        for layer in parent._flatten_layers(recursive=False, include_self=False):
+            if id(layer) not in found:
+                found[id(layer)] = (prefix + layer.name, layer)
+                enter(layer, f"{prefix}{layer.name}/")
+
+    enter(model, "")
+    return {name: layer for name, layer in found.values() if not _is_container(layer)}
+
+
 def leaf_layers(model: Any) -> list[Any]:
-    """The layers of a Keras model in order, those of nested models included, containers left out."""
-    return [layer for layer in model._flatten_layers(recursive=True, include_self=False) if not _is_container(layer)]
+    """The layers of :func:`named_layers`."""
+    return list(named_layers(model).values())
 
 
 def own_nodes(model: Any) -> set[int]:
@@ -79,19 +97,19 @@ def coded_kernels(model: Any) -> list[CodedKernel]:
     Those whose quantiser gives no known set of equidistant levels are left out.
     """
     found = []
-    for layer, weight in quantised_kernels(model):
+    for name, layer, weight in quantised_kernels(model):
         coded = codes(layer, weight)
         if coded is not None:
             integers, axis = to_file_layout(layer, weight, coded.integers)
-            found.append(CodedKernel(layer.name, weight, integers, axis, coded.bits))
+            found.append(CodedKernel(name, weight, integers, axis, coded.bits))
     return found
 
 
-def quantised_kernels(model: Any) -> list[tuple[Any, str]]:
-    """Layer and weight attribute of every kernel behind a quantiser that quantises."""
+def quantised_kernels(model: Any) -> list[tuple[str, Any, str]]:
+    """Name, layer and weight attribute of every kernel behind a quantiser that quantises."""
     return [
-        (layer, weight)
-        for layer in leaf_layers(model)
+        (name, layer, weight)
+        for name, layer in named_layers(model).items()
         for weight, quantizer in quantized_weights(layer).items()
         if quantizer_bits(quantizer) < 32 and type(quantizer).__name__ not in ("NoOp", "NoOpQuantizer")
     ]

@@ -47,11 +47,12 @@ def check_model(model: Any) -> None:
         )
 
 
-def to_litert(model: Any, configure: Any = None) -> Any:
+def to_litert(model: Any, batch_size: int | None = None, configure: Any = None) -> Any:
     """The TensorFlow converter's output as a ``ModelT``; quantised kernels are float constants, batch norms folded.
 
     Args:
         model: a legacy Keras model.
+        batch_size: that the graph is traced with (recurrent layers need one), or None for what the inputs have.
         configure: called with the converter before it runs, to set options.
 
     Raises:
@@ -65,7 +66,7 @@ def to_litert(model: Any, configure: Any = None) -> Any:
             configure(converter)
         return bytes(converter.convert())
 
-    return read_model(converted(run, model, "the TensorFlow Lite converter"))
+    return read_model(converted(run, model, "the TensorFlow Lite converter", batch_size))
 
 
 def to_lce(model: Any) -> Any:
@@ -81,11 +82,14 @@ def to_lce(model: Any) -> Any:
     return read_model(converted(lambda folder: bytes(lce.convert_saved_model(folder)), model, "Larq Compute Engine"))
 
 
-def _save_inference(model: Any, folder: str) -> None:
+def _save_inference(model: Any, folder: str, batch_size: int | None) -> None:
     """A SavedModel with the inference function alone: saving the Keras model would trace every layer again."""
     import tensorflow as tf
 
-    specs = [tf.TensorSpec(t.shape, t.dtype, name=name) for t, name in zip(model.inputs, model.input_names)]
+    specs = [
+        tf.TensorSpec([t.shape[0] or batch_size, *t.shape[1:]], t.dtype, name=name)
+        for t, name in zip(model.inputs, model.input_names, strict=True)
+    ]
 
     @tf.function(input_signature=specs, autograph=False)
     def serve(*inputs: Any) -> dict[str, Any]:
@@ -100,13 +104,14 @@ def _save_inference(model: Any, folder: str) -> None:
     tf.saved_model.save(holder, folder, signatures={"serving_default": function})
 
 
-def converted(run: Any, model: Any, who: str) -> bytes:
+def converted(run: Any, model: Any, who: str, batch_size: int | None = None) -> bytes:
     """What a converter makes of a Keras model; nothing that it prints reaches the terminal.
 
     Args:
         run: from the folder of an inference-only SavedModel to the bytes of a file.
         model: a legacy Keras model.
         who: the converter, for messages.
+        batch_size: that the graph is traced with, or None for what the inputs have.
 
     Raises:
         ExportError: the converter failed; the message has its last words.
@@ -114,7 +119,7 @@ def converted(run: Any, model: Any, who: str) -> bytes:
     with _captured_chatter() as chatter:
         try:
             with tempfile.TemporaryDirectory() as folder:
-                _save_inference(model, folder)
+                _save_inference(model, folder, batch_size)
                 result: bytes = run(folder)
                 return result
         except Exception as error:

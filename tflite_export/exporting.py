@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.codes import coded_kernels, leaf_layers, own_nodes, quantised_kernels
+from tflite_export.codes import coded_kernels, named_layers, own_nodes, quantised_kernels
 from tflite_export.convert import check_model
 from tflite_export.flatbuffer import serialize, write_atomically
 from tflite_export.formats import CALIBRATION_SAMPLES, Facts, Format, Promise, Request, choose_format, get_format
@@ -183,27 +183,27 @@ def check_writable(path: Path) -> None:
 
 def gather_facts(model: Any) -> Facts:
     """What the formats need to know of a model."""
-    layers = [layer for layer in leaf_layers(model) if quantized_weights(layer)]
+    every = named_layers(model)
+    layers = {name: layer for name, layer in every.items() if quantized_weights(layer)}
     kernel_bits = {
-        f"{layer.name}.{weight}": weight_bits(layer, weight)
-        for layer in layers
+        f"{name}.{weight}": weight_bits(layer, weight)
+        for name, layer in layers.items()
         for weight in quantized_weights(layer)
         if weight_bits(layer, weight) < 32
     }
     narrow = all(bits <= 8 for bits in kernel_bits.values())
     kernels = coded_kernels(model) if narrow else []
     known = {(kernel.layer, kernel.weight) for kernel in kernels}
-    unknown = [(layer.name, weight) for layer, weight in quantised_kernels(model)] if narrow else []
+    unknown = [(name, weight) for name, _, weight in quantised_kernels(model)] if narrow else []
     own = own_nodes(model)
     return Facts(
         kernels=tuple(kernels),
         unknown=tuple(f"{layer}.{weight}" for layer, weight in unknown if (layer, weight) not in known),
         kernel_bits=kernel_bits,
-        input_bits={layer.name: input_bits(layer) for layer in layers},
-        layer_types={layer.name: type(layer).__name__ for layer in layers},
-        junctions=tuple(layer.name for layer in leaf_layers(model) if _is_junction(layer, own)),
+        input_bits={name: input_bits(layer) for name, layer in layers.items()},
+        junctions=tuple(name for name, layer in every.items() if _is_junction(layer, own)),
         open_inputs=tuple(n for n, t in zip(model.input_names, model.inputs, strict=True) if None in t.shape[1:]),
-        sign_inputs=tuple(layer.name for layer in layers if _has_negative_levels(layer)),
+        sign_inputs=tuple(name for name, layer in layers.items() if _has_negative_levels(layer)),
     )
 
 

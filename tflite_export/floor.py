@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from tflite_export.codes import leaf_layers, own_nodes
+from tflite_export.codes import leaf_layers, named_layers, own_nodes
 from tfqprune.precision import codes, quantized_weights, weight_bits
 
 _BATCH_NORMS = ("BatchNormalization", "SyncBatchNormalization")
@@ -40,23 +41,20 @@ def floor_by_layer(model: Any) -> dict[str, float]:
         model: a legacy Keras model.
 
     Returns:
-        Layer name -> bytes, fractions included; layers of one name are summed.
+        Layer name (as in :func:`tflite_export.codes.named_layers`) -> bytes, fractions included.
     """
     followed = _followed_by_batch_norm(model)
     absorbed = {id(layer) for layer in followed.values()}
-    bits: dict[str, int] = {}
-    seen = set()
-    for layer in leaf_layers(model):
-        if id(layer) in seen:
-            continue
-        seen.add(id(layer))
+    named = named_layers(model)
+    bits: Counter[int] = Counter()
+    for layer in named.values():
         if type(layer).__name__ in _BATCH_NORMS:
             home = followed.get(id(layer), layer)
             folded = home is not layer and not quantized_weights(home)
-            bits[home.name] = bits.get(home.name, 0) + 32 * int(np.prod(layer.moving_mean.shape)) * (2 - folded)
+            bits[id(home)] += 32 * int(np.prod(layer.moving_mean.shape)) * (2 - folded)
         else:
-            bits[layer.name] = bits.get(layer.name, 0) + _weight_bits(layer, id(layer) in absorbed)
-    return {name: count / 8 for name, count in bits.items() if count}
+            bits[id(layer)] += _weight_bits(layer, id(layer) in absorbed)
+    return {name: bits[id(layer)] / 8 for name, layer in named.items() if bits[id(layer)]}
 
 
 def _weight_bits(layer: Any, absorbed: bool) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export.bundling import parts_of
-from tflite_export.codes import CodedKernel, channel_scale, coded_kernels, leaf_layers, to_file_layout
+from tflite_export.codes import CodedKernel, channel_scale, coded_kernels, named_layers, to_file_layout
 from tflite_export.decode import stored_integers
 from tflite_export.graph import Graph, TensorType
 from tflite_export.packing import pack, pack_sign_words, unpack_sign_words
@@ -32,24 +32,24 @@ def label_constants(graph: Graph, model: Any) -> dict[int, str]:
         if np.all(np.abs(kernel.integers) == 1):
             by_content.setdefault(pack_sign_words(kernel.integers.reshape(-1)).tobytes(), kernel.layer)
     floats: dict[tuple[int, ...], list[tuple[str, np.ndarray, int]]] = {}
-    for layer in leaf_layers(model):
+    for name, layer in named_layers(model).items():
         for weight in ("kernel", "depthwise_kernel", "pointwise_kernel"):
             if getattr(layer, weight, None) is not None:
                 laid_out, axis = to_file_layout(layer, weight, deployed(layer, weight))
-                floats.setdefault(laid_out.shape, []).append((layer.name, laid_out, axis))
+                floats.setdefault(laid_out.shape, []).append((name, laid_out, axis))
     labels = {}
     for index, content, values, tensor_type in _constants(graph):
-        name = by_content.get(content)
-        if name is None and tensor_type in _FLOAT_TOLERANCE:
+        label = by_content.get(content)
+        if label is None and tensor_type in _FLOAT_TOLERANCE:
             assert values is not None
-            tolerance = _FLOAT_TOLERANCE[tensor_type]
-            name = _first(n for n, v, axis in floats.get(values.shape, []) if _proportional(values, v, axis, tolerance))
-        if name is None and values is not None and tensor_type == TensorType.INT8:
-            name = _first(k.layer for k in kernels if _same_integers(values, k))
-        if name is None and values is not None and tensor_type == TensorType.INT32 and values.ndim == 4:
-            name = _first(k.layer for k in kernels if _same_signs(values, k))
-        if name is not None:
-            labels[index] = name
+            alike, tolerance = floats.get(values.shape, ()), _FLOAT_TOLERANCE[tensor_type]
+            label = _first(name for name, kernel, axis in alike if _proportional(values, kernel, axis, tolerance))
+        if label is None and values is not None and tensor_type == TensorType.INT8:
+            label = _first(k.layer for k in kernels if _same_integers(values, k))
+        if label is None and values is not None and tensor_type == TensorType.INT32 and values.ndim == 4:
+            label = _first(k.layer for k in kernels if _same_signs(values, k))
+        if label is not None:
+            labels[index] = label
     return labels
 
 

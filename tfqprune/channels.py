@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from tfqprune.layers import Channels, ChannelSpace, LayerCall, LayerRecord, choose_handler
-from tfqprune.models import check_model, feed, is_graph_model, nodes
+from tfqprune.models import Shape, check_model, feed, is_graph_model, nodes, shapes_within
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class ChannelGraph:
         #: channels of the inputs of nested models, by the identity of the model
         self.nested_inputs: dict[int, list[Channels]] = {}
         self._names: dict[int, str] = {}
-        outputs = self._walk(model, [self._input(tensor) for tensor in model.inputs], "")
+        inputs = [self._input(tensor) for tensor in model.inputs]
+        outputs = self._walk(model, inputs, [tuple(tensor.shape) for tensor in model.inputs], "")
         for tensor, channels in zip(model.outputs, outputs, strict=True):
             self.space.freeze(channels.ids, f"model output '{tensor._keras_history.layer.name}'")
         self._find_units()
@@ -84,19 +86,21 @@ class ChannelGraph:
             return Channels.none()
         return Channels(axis, self.space.mint_frozen(shape[axis], name, f"model input '{name}'"))
 
-    def _walk(self, model: tf.keras.Model, inputs: list[Channels], prefix: str) -> list[Channels]:
+    def _walk(self, model: tf.keras.Model, inputs: list[Channels], given: list[Shape], prefix: str) -> list[Channels]:
         table = {id(tensor): channels for tensor, channels in zip(model.inputs, inputs, strict=True)}
+        shapes = shapes_within(model, given)
         for node in nodes(model):
             sources = [table[id(tensor)] for tensor in node.keras_inputs]
             if is_graph_model(node.layer):
-                outputs = self._nested(node, [table[id(tensor)] for tensor in feed(node.layer, node)], prefix)
+                fed = [id(tensor) for tensor in feed(node.layer, node)]
+                outputs = self._nested(node, [table[i] for i in fed], [shapes[i] for i in fed], prefix)
             else:
-                outputs = self._call(node, sources, prefix)
+                outputs = self._call(node, sources, shapes, prefix)
             for tensor, channels in zip(tf.nest.flatten(node.outputs), outputs, strict=True):
                 table[id(tensor)] = channels
         return [table[id(tensor)] for tensor in model.outputs]
 
-    def _nested(self, node, inputs: list[Channels], prefix: str) -> list[Channels]:  # type: ignore[no-untyped-def]
+    def _nested(self, node: Any, inputs: list[Channels], given: list[Shape], prefix: str) -> list[Channels]:
         inner = node.layer
         if id(inner) in self.nested_inputs:
             for first, again in zip(self.nested_inputs[id(inner)], inputs, strict=True):
@@ -109,9 +113,9 @@ class ChannelGraph:
                     )
         else:
             self.nested_inputs[id(inner)] = inputs
-        return self._walk(inner, inputs, f"{prefix}{inner.name}/")
+        return self._walk(inner, inputs, given, f"{prefix}{inner.name}/")
 
-    def _call(self, node, inputs: list[Channels], prefix: str) -> list[Channels]:  # type: ignore[no-untyped-def]
+    def _call(self, node: Any, inputs: list[Channels], shapes: dict[int, Shape], prefix: str) -> list[Channels]:
         layer = node.layer
         name = self._names.setdefault(id(layer), prefix + layer.name)
         record = self.records.get(name)
@@ -122,8 +126,8 @@ class ChannelGraph:
             node,
             self.space,
             inputs,
-            [tuple(tensor.shape) for tensor in node.keras_inputs],
-            [tuple(tensor.shape) for tensor in tf.nest.flatten(node.outputs)],
+            [shapes[id(tensor)] for tensor in node.keras_inputs],
+            [shapes[id(tensor)] for tensor in tf.nest.flatten(node.outputs)],
         )
         call.outputs = record.handler.flow(call) if record.opaque is None else call.opaque(record.opaque)
         self.calls.setdefault(id(node), call)

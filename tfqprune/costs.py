@@ -20,7 +20,7 @@ from tfqprune import precision
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import ModelTypeError
 from tfqprune.layers.base import LayerRecord, bits_of, weight_index
-from tfqprune.layers.normalization import is_batch_norm
+from tfqprune.layers.normalization import ScaleHandler, is_batch_norm
 
 if TYPE_CHECKING:
     from tfqprune.plan import PruningPlan
@@ -220,7 +220,8 @@ def _warn_of_unknown(records: Sequence[LayerRecord]) -> None:
     unknown = [
         f"{record.name!r} ({type(record.layer).__name__})"
         for record in records
-        if not record.weight_axes and any(len(variable.shape) > 1 for variable in record.layer.weights)
+        if not (record.weight_axes or isinstance(record.handler, ScaleHandler))
+        and any(len(variable.shape) > 1 for variable in record.layer.weights)
     ]
     if unknown:
         warnings.warn(

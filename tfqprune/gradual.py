@@ -30,12 +30,10 @@ from tfqprune.twin import obstacle
 
 #: of a unit: a polynomial that ends with the training stops this little short of its target
 _HAIR = 0.01
-
-Schedule = Callable[[Any], tuple[Any, Any]]
-
-
 #: where the schedules of the toolkit keep the share they end with
 _TARGETS = ("target_sparsity", "final_sparsity")
+
+Schedule = Callable[[Any], tuple[Any, Any]]
 
 
 class LiveQuantizer:
@@ -89,7 +87,7 @@ class _TrainingBuilder(Rebuilder):
         return self._layers
 
     def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
-        clone = record.handler.clone(record.layer, record.layer.get_config())
+        clone = record.clone()
         for weight, quantizer in precision.quantized_weights(record.layer).items():
             roles = record.weight_axes.get(weight, ())
             wide = precision.is_tensor_wide(quantizer)
@@ -263,8 +261,9 @@ class GradualPruning(tf.keras.callbacks.Callback):
                 f"{self.step}. Let it give a pair, such as (step % 100 == 0, 0.5)."
             ) from error
         if bool(now):
-            self._asked = max(self._asked, real_number("the schedule's share", float(share), PlanError, 0, below=1))
-            self.prune_to(float(share))
+            share = real_number("the schedule's share", float(share), PlanError, 0, below=1)
+            self._asked = max(self._asked, share)
+            self.prune_to(share)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._step.assign_add(1)

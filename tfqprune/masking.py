@@ -118,7 +118,7 @@ class MaskedBuilder(Rebuilder):
         layer = record.layer
         if self._mixes_fewer(record):
             return OnKept(self._slim.layer(record), name=layer.name, dtype=layer.dtype)
-        clone = record.handler.clone(layer, layer.get_config())
+        clone = record.clone()
         self._quantise_kept(record, clone)
         return clone
 

@@ -10,6 +10,9 @@ import tensorflow as tf
 
 from tfqprune.errors import ModelTypeError
 
+#: a tensor's static shape
+Shape = tuple[int | None, ...]
+
 
 def is_keras_model(model: Any) -> bool:
     """Whether an object is a legacy Keras model of any kind."""
@@ -80,3 +83,24 @@ def feed(model: tf.keras.Model, node: Any) -> list[Any]:
         if set(names) == set(value):
             return [value[name] for name in names]
     return list(tf.nest.flatten(value))
+
+
+def shapes_within(model: tf.keras.Model, given: list[Shape]) -> dict[int, Shape]:
+    """The static shapes of a model's tensors, by identity, where it is called on inputs of given shapes.
+
+    A model whose inputs leave sizes open (a backbone without ``input_shape``) knows them once another model calls it.
+    """
+    tensors = [*model.inputs, *(tensor for node in nodes(model) for tensor in tf.nest.flatten(node.outputs))]
+    shapes: dict[int, Shape] = {id(tensor): tuple(tensor.shape) for tensor in tensors}
+    if all(shape[1:] == shapes[id(tensor)][1:] for shape, tensor in zip(given, model.inputs, strict=True)):
+        return shapes
+    specs = [tf.TensorSpec(shape, tensor.dtype) for shape, tensor in zip(given, model.inputs, strict=True)]
+    try:
+        every = tf.keras.Model(model.inputs, tensors)
+        traced = tf.function(lambda *inputs: every(list(inputs)), autograph=False).get_concrete_function(*specs)
+    except Exception:  # a user's layer may raise anything when traced once more; what is known without stays
+        return shapes
+    for tensor, seen in zip(tensors, tf.nest.flatten(traced.structured_outputs), strict=True):
+        if seen.shape.rank is not None:
+            shapes[id(tensor)] = tuple(seen.shape)
+    return shapes

@@ -31,10 +31,7 @@ class SlimBuilder(Rebuilder):
         return np.flatnonzero(self.alive[record.roles[role]])
 
     def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
-        config = record.layer.get_config()
-        if record.opaque is None and record.roles:
-            config = record.handler.resize(record, config, lambda role: self.kept(record, role))
-        return record.handler.clone(record.layer, config)
+        return record.clone(lambda role: self.kept(record, role))
 
     def weights(self, record: LayerRecord, new: tf.keras.layers.Layer) -> list[np.ndarray]:
         values = []

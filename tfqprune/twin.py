@@ -169,7 +169,7 @@ class _TwinBuilder(Rebuilder):
         if is_batch_norm(old):
             new = StatisticsNorm(old)
         else:
-            new = record.handler.clone(old, old.get_config())
+            new = record.clone()
             for weight in precision.quantized_weights(old):
                 setattr(new, precision.QUANTIZER_OF_WEIGHT[weight], None)
         self.built.append((record, new))

@@ -147,6 +147,7 @@ CUT = {
     "dense": ((), lambda: [K.Dense(6, activation="tanh")]),
     "dense_4d": ((4, 4), lambda: [K.Dense(6)]),
     "batch_norm": ((8, 8), lambda: [K.BatchNormalization()]),
+    "sync_batch_norm": ((8, 8), lambda: [K.experimental.SyncBatchNormalization()]),
     "batch_norm_plain": ((8, 8), lambda: [K.BatchNormalization(center=False, scale=False)]),
     "layer_norm": ((8, 8), lambda: [K.LayerNormalization()]),
     "layer_norm_all": ((4, 4), lambda: [K.LayerNormalization(axis=[1, 2, 3])]),

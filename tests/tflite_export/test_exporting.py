@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import tflite_export as te
+from tflite_export.exporting import gather_facts
 from tflite_export.flatbuffer import read_model, serialize
 from tflite_export.graph import Graph
 from tflite_export.runtime import ask, predict
@@ -70,7 +71,7 @@ def test_a_file_below_the_promise_is_not_left_behind(
 ) -> None:
     wrong = read_model(broken)
     monkeypatch.setattr("tflite_export.formats.packed.insert_decoder", lambda *arguments: None)
-    monkeypatch.setattr("tflite_export.formats.packed.to_litert", lambda model: wrong)
+    monkeypatch.setattr("tflite_export.formats.packed.to_litert", lambda model, batch_size: wrong)
     monkeypatch.setattr("tflite_export.codes.missing_layers", lambda *arguments: [])
     target = tmp_path / "out" / "model.tflite"
     target.parent.mkdir()
@@ -107,6 +108,27 @@ def test_the_batch_stays_resizable_or_is_fixed(net: Callable[..., Any], tmp_path
     )
 
 
+def test_a_nested_model_may_have_a_layer_of_the_same_name(tmp_path: Path) -> None:
+    """One reads 2 bits, the other real numbers: the facts of each are its own, and so are its bytes."""
+
+    def quantised(bits: int | None) -> lq.layers.QuantDense:
+        reads = None if bits is None else lq.quantizers.DoReFa(bits, mode="activations")
+        kernel = lq.quantizers.DoReFa(2, mode="weights")
+        return lq.layers.QuantDense(8, input_quantizer=reads, kernel_quantizer=kernel, use_bias=False, name="same")
+
+    vector = layers.Input((8,))
+    nested = tf.keras.Model(vector, layers.BatchNormalization()(quantised(None)(vector)), name="nested")
+    inputs = layers.Input((8,))
+    model = tf.keras.Model(inputs, layers.Dense(3, name="head")(nested(quantised(2)(inputs))))
+    facts = gather_facts(model)
+    assert facts.input_bits == {"same": 2, "nested/same": 32}
+    assert facts.kernel_bits == {"same.kernel": 2, "nested/same.kernel": 2}
+    for format in ("packed", "hybrid", "fast"):
+        result = te.export(model, tmp_path / f"{format}.tflite", format)
+        assert result.agreement.max_error < 1e-5
+        assert {"same", "nested/same", "head"} <= set(result.breakdown.by_layer)
+
+
 def test_batch_sizes_that_cannot_be_are_refused(net: Callable[..., Any], tmp_path: Path) -> None:
     for wrong in (0, 1.5, True):
         with pytest.raises(ExportError, match="batch_size to be a whole number of at least 1"):
@@ -118,12 +140,13 @@ def test_batch_sizes_that_cannot_be_are_refused(net: Callable[..., Any], tmp_pat
     assert te.export(fixed, tmp_path / "four.tflite", batch_size=4).agreement.max_error < 1e-5
 
 
-def test_each_sample_meets_a_recurrent_layer_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("of_input", "of_file"), [(1, None), (None, 1)])
+def test_each_sample_meets_a_recurrent_layer_anew(of_input: int | None, of_file: int | None, tmp_path: Path) -> None:
     """The file keeps its state from one run to the next, unless it is told to forget it."""
-    inputs = layers.Input((5, 4), batch_size=1)
+    inputs = layers.Input((5, 4), batch_size=of_input)
     model = tf.keras.Model(inputs, layers.Dense(3)(layers.LSTM(6)(inputs)))
     data = np.random.default_rng(0).normal(size=(6, 5, 4)).astype("float32")
-    result = te.export(model, tmp_path / "m.tflite", "float32", data=data)
+    result = te.export(model, tmp_path / "m.tflite", "float32", data=data, batch_size=of_file)
     expected = np.concatenate([model(sample[None]) for sample in data])
     np.testing.assert_allclose(predict(result.path, [data], runtime="litert")[0], expected, atol=1e-5)
 

@@ -34,7 +34,9 @@ def test_uint8_input(net: Callable[..., Any], tmp_path: Path) -> None:
     received = predict(result.path, [pixels], runtime="litert")[0]
     assert np.mean(np.abs(expected - received).max(axis=1) > 1e-4) <= 0.1
     # kernels inside the nested model are still found and packed
-    assert {row.layer for row in result.breakdown.rows if row.type == "INT2"} == {"q1", "q2"}
+    assert {row.layer for row in result.breakdown.rows if row.type == "INT2"} == {
+        f"{model.name}/{name}" for name in ("q1", "q2")
+    }
     assert te.floor_bytes(wrapped) == te.floor_bytes(model)
 
 

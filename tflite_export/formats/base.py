@@ -51,7 +51,6 @@ class Facts:
         unknown: ``layer.weight`` of quantised kernels whose levels are unknown, so that they are no integers.
         kernel_bits: ``layer.weight`` -> bits, of quantised kernels.
         input_bits: layer -> bits of its input quantiser, for layers with a quantised kernel (32: real input).
-        layer_types: layer -> class name, for layers with a quantised kernel.
         junctions: names of layers where paths meet or part; none in a sequential network.
         sign_inputs: layers with a quantised kernel whose input quantiser gives negative levels.
         open_inputs: names of inputs that leave other sizes open than the batch.
@@ -60,7 +59,6 @@ class Facts:
     kernels: tuple[CodedKernel, ...]
     kernel_bits: dict[str, int]
     input_bits: dict[str, int]
-    layer_types: dict[str, str]
     junctions: tuple[str, ...] = ()
     sign_inputs: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ class Fast(Format):
     )
 
     def build(self, request: Request) -> Built:
-        model = to_litert(request.model)
+        model = to_litert(request.model, request.batch_size)
         graph = Graph(model)
         kernels = list(request.facts.kernels)
         matches = match_constants(graph, kernels)

@@ -23,7 +23,7 @@ class Float16(Format):
     )
 
     def build(self, request: Request) -> Built:
-        model = to_litert(request.model)
+        model = to_litert(request.model, request.batch_size)
         narrow_floats(model, "float16", keep_small=False)
         return Built(model)
 

@@ -19,7 +19,7 @@ class Float32(Format):
 
     def build(self, request: Request) -> Built:
         # tflite-micro wants a fixed batch and has no merged clip; elsewhere the clip saves an operator
-        return Built(to_litert(request.model), merge_clips=request.batch_size is None)
+        return Built(to_litert(request.model, request.batch_size), merge_clips=request.batch_size is None)
 
 
 register_format(Float32())

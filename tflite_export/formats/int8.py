@@ -60,7 +60,7 @@ class Int8(Format):
 
 
 def _exact(request: Request) -> Built:
-    model = to_litert(request.model)
+    model = to_litert(request.model, request.batch_size)
     graph = Graph(model)
     matches = match_constants(graph, list(request.facts.kernels))
     layers = IntegerRewriter(graph, matches).run()
@@ -99,7 +99,7 @@ def _calibrated(request: Request) -> Built:
         converter.representative_dataset = representative
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
 
-    return Built(to_litert(request.model, configure), notes=notes)
+    return Built(to_litert(request.model, request.batch_size, configure), notes=notes)
 
 
 register_format(Int8())

@@ -29,7 +29,7 @@ class Packed(Format):
     )
 
     def build(self, request: Request) -> Built:
-        model = to_litert(request.model)
+        model = to_litert(request.model, request.batch_size)
         graph = Graph(model)
         for match in match_all(graph, list(request.facts.kernels)):
             storage = storage_for(match.kernel.integers)

@@ -267,7 +267,7 @@ class GatedBuilder(Rebuilder):
         return self._layers
 
     def layer(self, record: LayerRecord) -> tf.keras.layers.Layer:
-        clone = record.handler.clone(record.layer, record.layer.get_config())
+        clone = record.clone()
         quantised = precision.quantized_weights(record.layer)
         through: dict[str, dict[int, np.ndarray]] = {}
         for weight, roles in record.weight_axes.items():

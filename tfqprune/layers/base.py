@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfqprune import precision
+from tfqprune.errors import ModelTypeError
 from tfqprune.layers.space import Channels, ChannelSpace
 
 Axes = tuple[str | None, ...]
@@ -56,6 +57,25 @@ class LayerRecord:
     mixed: np.ndarray | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     opaque: str | None = None
+
+    def clone(self, kept: Kept | None = None) -> tf.keras.layers.Layer:
+        """A new layer like this one; with the channels that stay alone where ``kept`` says which.
+
+        Raises:
+            ModelTypeError: the layer cannot be made anew from its config.
+        """
+        try:
+            config = self.layer.get_config()
+            if kept is not None and self.opaque is None and self.roles:
+                config = self.handler.resize(self, config, kept)
+            return self.handler.clone(self.layer, config)
+        except Exception as error:  # a user's layer may raise anything
+            raise ModelTypeError(
+                "Expected layers that can be made anew from their get_config(). Received: "
+                f"{self.name!r} (of type {type(self.layer).__name__}): {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}. Give the class a get_config() that returns all arguments of "
+                "its constructor, as numbers, strings, lists and dicts."
+            ) from error
 
 
 @dataclass

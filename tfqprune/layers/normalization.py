@@ -35,7 +35,9 @@ class ScaleHandler(PassThrough):
                 call.weight(name, tuple("out" if axis == channels.axis else None for axis in sorted(axes)))
 
 
-@register_handler(K.BatchNormalization, tf.compat.v1.keras.layers.BatchNormalization)
+@register_handler(
+    K.BatchNormalization, K.experimental.SyncBatchNormalization, tf.compat.v1.keras.layers.BatchNormalization
+)
 class BatchNormHandler(ScaleHandler):
     """Statistics of each position of ``axis`` on its own."""
 

@@ -54,7 +54,7 @@ class ProbedHandler(LayerHandler):
         full = _random_inputs(call)
         values = _varied(call.layer)
         try:
-            expected = run(call, full, _with_values(call, full, values))
+            expected = run(call, full, _rebuilt(call, values, full))
         except Exception as error:  # a user's layer may raise anything
             return call.opaque(f"feeds {call.title}, which cannot be run on its own ({type(error).__name__})")
         for guess in _guesses(call):
@@ -163,8 +163,9 @@ def _survives(
         dropped.append(np.take(value, keep, axis=channels.axis))
         start += len(channels)
     try:
-        clone = _dropped_layer(call, weights, values, alive[guess.outputs[0][1]], dropped)
-        received = run(call, dropped, clone)
+        kept = np.flatnonzero(alive[guess.outputs[0][1]])
+        less = [_cut(value, axes, kept) for value, axes in zip(values, weights.axes, strict=True)]
+        received = run(call, dropped, _rebuilt(call, less, dropped, weights.config_keys, len(kept)))
     except Exception:  # a user's layer may raise anything when channels are missing: it is not safe to cut
         return False
     if len(expected) != len(received) or len(expected) != len(guess.outputs):
@@ -207,24 +208,24 @@ def _random_alive(sizes: list[int], guess: _Guess, rng: np.random.Generator) -> 
     return alive
 
 
-def _dropped_layer(
-    call: LayerCall, weights: _Weights, values: list[np.ndarray], alive: np.ndarray, inputs: list[np.ndarray]
+def _rebuilt(
+    call: LayerCall, values: list[np.ndarray], inputs: list[np.ndarray], keys: tuple[str, ...] = (), size: int = 0
 ) -> tf.keras.layers.Layer | None:
-    """A clone of a layer with weights, built for the channels that stay (None: no weights, run as it is)."""
-    layer = call.layer
-    if not layer.weights:
+    """A clone of a layer with these weights (None: no weights, run as it is), and ``size`` at keys of its config."""
+    if not values:
         return None
-    config = {**layer.get_config(), **dict.fromkeys(weights.config_keys, int(alive.sum()))}
-    clone = type(layer).from_config(config)
+    clone = type(call.layer).from_config({**call.layer.get_config(), **dict.fromkeys(keys, size)})
     run(call, inputs, clone)
-    kept = []
-    for value, axes in zip(values, weights.axes, strict=True):
-        for axis, role in enumerate(axes):
-            if role:
-                value = np.take(value, np.flatnonzero(alive), axis=axis)
-        kept.append(value)
-    clone.set_weights(kept)
+    clone.set_weights(values)
     return clone
+
+
+def _cut(value: np.ndarray, axes: Axes, kept: np.ndarray) -> np.ndarray:
+    """A weight at the positions of its channel axis that stay."""
+    for axis, role in enumerate(axes):
+        if role:
+            value = np.take(value, kept, axis=axis)
+    return value
 
 
 def _varied(layer: tf.keras.layers.Layer) -> list[np.ndarray]:
@@ -236,13 +237,3 @@ def _varied(layer: tf.keras.layers.Layer) -> list[np.ndarray]:
         else value
         for value in layer.get_weights()
     ]
-
-
-def _with_values(call: LayerCall, inputs: list[np.ndarray], values: list[np.ndarray]) -> tf.keras.layers.Layer | None:
-    """A clone of a layer with these weights (None: no weights, run as it is)."""
-    if not values:
-        return None
-    clone = type(call.layer).from_config(call.layer.get_config())
-    run(call, inputs, clone)
-    clone.set_weights(values)
-    return clone
