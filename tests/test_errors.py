@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfqprune.errors import DataError, PlanError, real_number, whole_number
+from tfqprune.errors import DataError, PlanError, real_number, seed_number, whole_number
 
 
 @pytest.mark.parametrize("value", [2, np.int64(2), np.uint8(2)])
@@ -21,6 +21,16 @@ def test_whole_numbers(value: Any) -> None:
 def test_no_whole_numbers(value: Any) -> None:
     with pytest.raises(DataError, match=r"Expected count to be a whole number of at least 1\. Received: "):
         whole_number("count", value, DataError)
+
+
+def test_whole_numbers_have_bounds() -> None:
+    assert whole_number("count", 3, DataError, 2, 3) == 3
+    with pytest.raises(DataError, match=r"of at least 2 and at most 3\. Received: 4"):
+        whole_number("count", 4, DataError, 2, 3)
+    assert [seed_number(value, DataError) for value in (0, 2**32 - 1)] == [0, 2**32 - 1]
+    for wrong in (-1, 2**32, None, "0"):
+        with pytest.raises(DataError, match="Expected seed to be a whole number of at least 0 and at most 4294967295"):
+            seed_number(wrong, DataError)
 
 
 @pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.float16(0.5), Fraction(1, 2)])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tfqprune as tq
 from tfqprune.channels import ChannelGroup
-from tfqprune.errors import PlanError
+from tfqprune.errors import OutputError, PlanError
 from tfqprune.plan import alignment, plan_from_ratios, removable
 
 K = tf.keras.layers
@@ -157,8 +157,14 @@ def test_plans_edited_into_nonsense(edit, message: str, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", "{'a'", '{"tfqprune_plan": 99}', '{"tfqprune_plan": 1, "removed": 3}', "null"]
-)
+    "text",
+    [
+        "", "[]", "{}", "{'a'", '{"tfqprune_plan": 99}', '{"tfqprune_plan": 1, "removed": 3}', "null", "[" * 100_000,
+        '{"tfqprune_plan": 1, "removed": {}, "sizes": {}, "fingerprint": {"a": 3}, "criterion": "", "notes": {}}',
+        '{"tfqprune_plan": 1, "removed": {}, "sizes": {}, "fingerprint": {"a": ["", [7]]}, "criterion": "", '
+        '"notes": {}}',
+    ],
+)  # fmt: skip
 def test_files_that_are_no_plan(text: str, tmp_path) -> None:
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(PlanError, match="Expected a plan"):
@@ -228,7 +234,7 @@ def test_a_plan_of_a_model_with_other_ties_is_refused() -> None:
 
 @pytest.mark.parametrize("plan", [None, "plan.json", 3])
 def test_what_is_no_plan_is_said(plan: object) -> None:
-    for use in (tq.prune, tq.mask):
+    for use in (tq.prune, tq.mask, tq.cost)[: 2 if plan is None else 3]:
         with pytest.raises(PlanError, match="Expected a PruningPlan"):
             use(network(), plan)
 
@@ -238,3 +244,18 @@ def test_damaged_sizes_are_refused() -> None:
     plan = plan_of(model, 0.3)
     with pytest.raises(PlanError, match="group 'a' had 0 units and has 16"):
         tq.prune(model, dataclasses.replace(plan, sizes={**plan.sizes, "a": 0}))
+
+
+def test_places_without_a_plan(tmp_path) -> None:
+    for nowhere in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(PlanError, match="which cannot be read"):
+            tq.PruningPlan.load(nowhere)
+        with pytest.raises(OutputError, match="Expected a place where a plan can be written"):
+            plan_of(network(), 0.5).save(nowhere / "plan.json" if nowhere.suffix else nowhere)
+    assert not list(tmp_path.iterdir())
+
+
+def test_cost_of_what_a_plan_removes() -> None:
+    model = network()
+    plan = plan_of(model, 0.5)
+    assert tq.cost(model, plan.removed) == tq.cost(model, plan)

@@ -17,8 +17,8 @@ from tflite_export.arena import arena_bytes
 from tflite_export.device import run_on_phone
 from tflite_export.flatbuffer import read_model, serialize
 from tflite_export.graph import BuiltinOperator, Graph, TensorType
-from tflite_export.runtime import ask, check_runtime, runtime_of, suits_xnnpack
-from tfqprune.errors import ExportError
+from tflite_export.runtime import ask, check_runtime, check_threads, runtime_of, suits_xnnpack
+from tfqprune.errors import ExportError, real_number, whole_number
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,10 @@ def benchmark(
     """
     if device not in (None, "adb"):
         raise ExportError(f"Expected device to be None or 'adb'. Received: {device!r}.")
-    for name, value, least in (("runs", runs, 1), ("threads", threads, 1), ("seconds", seconds, 0)):
-        if not value >= least:
-            raise ExportError(f"Expected {name} to be at least {least}. Received: {value!r}.")
+    runs, threads = whole_number("runs", runs, ExportError), check_threads(threads)
+    seconds = real_number("seconds", seconds, ExportError, 0)
+    warm_up_seconds = real_number("warm_up_seconds", warm_up_seconds, ExportError, 0)
+    max_seconds = real_number("max_seconds", max_seconds, ExportError, 0)
     if device == "adb":
         return _on_phone(path, runs, threads, runtime, xnnpack, tool)
     chosen, use_xnnpack = check_runtime(path, runtime, xnnpack)

@@ -15,13 +15,13 @@ from tflite_export.convert import check_model
 from tflite_export.flatbuffer import serialize, write_atomically
 from tflite_export.formats import CALIBRATION_SAMPLES, Facts, Format, Promise, Request, choose_format, get_format
 from tflite_export.narrow import check_width, narrow_floats
-from tflite_export.runtime import require_lce
+from tflite_export.runtime import check_threads, require_lce
 from tflite_export.simplify import simplify
 from tflite_export.sizes import SizeReport, size_report
 from tflite_export.strip import set_batch_size, strip
 from tflite_export.support import check_support
-from tflite_export.verification import TOLERANCE, Agreement, as_inputs, rounding_noise, verify
-from tfqprune.errors import DataError, ExportError, OutputError, whole_number
+from tflite_export.verification import TOLERANCE, Agreement, as_inputs, check_tolerance, rounding_noise, verify
+from tfqprune.errors import DataError, ExportError, OutputError, seed_number, whole_number
 from tfqprune.precision import input_bits, quantize, quantized_weights, weight_bits
 
 # However much rounding noise flips, this share of first classes has to stay, and single numbers must not be off by
@@ -110,7 +110,7 @@ def export(
     Raises:
         ModelTypeError: no legacy Keras model with a graph of layers.
         ExportError: the format does not take the model, the converter failed, or the file is below the promise.
-        DataError: ``data`` does not fit the model.
+        DataError: ``data`` does not fit the model; samples, tolerance or seed make no sense.
         OutputError: the file cannot be written; said before any work.
         MissingDependencyError: the format needs larq-compute-engine, which is not installed.
     """
@@ -120,6 +120,9 @@ def export(
     samples = whole_number("samples", samples, DataError)
     batch_size = None if batch_size is None else whole_number("batch_size", batch_size, ExportError)
     check_width(float_weights)
+    tolerance, threads, seed = check_tolerance(tolerance), check_threads(threads), seed_number(seed, DataError)
+    if promise is not None and not isinstance(promise, Promise):
+        raise ExportError(f"Expected promise to be a tflite_export.Promise or None. Received: {promise!r}.")
     facts = gather_facts(model)
     if format == "auto":
         name, reason = choose_format(facts, optimize)

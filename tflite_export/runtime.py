@@ -19,7 +19,7 @@ import numpy as np
 
 from tflite_export.flatbuffer import read_model
 from tflite_export.graph import Graph, is_lce
-from tfqprune.errors import ExportError, MissingDependencyError
+from tfqprune.errors import ExportError, MissingDependencyError, whole_number
 
 _WORKER = Path(__file__).with_name("_worker.py")
 RUNTIMES = ("litert", "lce")
@@ -83,6 +83,15 @@ def check_runtime(path: str | os.PathLike[str], runtime: str | None, xnnpack: bo
         require_lce("to run this file")
         return chosen, bool(xnnpack)
     return chosen, suits_xnnpack(model) if xnnpack is None else xnnpack
+
+
+def check_threads(threads: Any) -> int:
+    """A number of threads that a runtime can start.
+
+    Raises:
+        ExportError: no whole number from 1 to 256.
+    """
+    return whole_number("threads", threads, ExportError, 1, 256)
 
 
 def predict(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfqprune.errors import DataError, whole_number
+from tfqprune.errors import DataError, seed_number, whole_number
 
 
 def generated_inputs(model: Any, samples: int, seed: int = 0) -> list[np.ndarray]:
@@ -22,10 +22,10 @@ def generated_inputs(model: Any, samples: int, seed: int = 0) -> list[np.ndarray
         seed: of the random part.
 
     Raises:
-        DataError: ``samples`` is no whole number from 1.
+        DataError: ``samples`` is no whole number from 1, or ``seed`` no seed.
     """
     samples = whole_number("samples", samples, DataError)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed_number(seed, DataError))
     arrays = []
     for tensor, rows in zip(model.inputs, _table_rows(model)):
         shape = [int(d) if d else 8 for d in tensor.shape[1:]]

@@ -12,9 +12,9 @@ import numpy as np
 from tflite_export.flatbuffer import read_model
 from tflite_export.graph import Graph
 from tflite_export.levels import LevelMismatch, compare_levels
-from tflite_export.runtime import check_runtime, predict
+from tflite_export.runtime import check_runtime, check_threads, predict
 from tflite_export.samples import generated_inputs
-from tfqprune.errors import DataError, ExportError, whole_number
+from tfqprune.errors import DataError, ExportError, real_number, whole_number
 
 TOLERANCE = 1e-4
 _BATCH = 32
@@ -90,8 +90,9 @@ def verify(
     Args:
         model: a Keras model (legacy Keras).
         path: the .tflite file.
-        data: inputs as an array [samples, ...], a list of arrays (several inputs), a dict by input name, or None
-            for generated ones that include all-zero, saturated and boundary cases.
+        data: inputs as an array [samples, ...], a list of arrays (several inputs) or a dict by input name; these with
+            labels as (x, y); an object with ``x`` and ``y``; a tf.data.Dataset; or None for generated inputs that
+            include all-zero, saturated and boundary cases.
         samples: how many samples to generate, or at most to take from ``data``.
         tolerance: error above which a sample counts as off, relative as in :class:`Agreement`.
         runtime: ``litert``, ``lce`` or None for the one that the file needs.
@@ -106,10 +107,11 @@ def verify(
 
     Raises:
         ExportError: the file is damaged, does not run, or its inputs and outputs are not the model's.
-        DataError: ``data`` does not fit the model's inputs, the model does not take generated ones, or ``samples`` is
-            no number of samples.
+        DataError: ``data`` does not fit the model's inputs, the model does not take generated ones, or ``samples``,
+            ``tolerance`` or ``seed`` make no sense.
         MissingDependencyError: the file needs a runtime that is not installed.
     """
+    tolerance, threads = check_tolerance(tolerance), check_threads(threads)
     chosen, use_xnnpack = check_runtime(path, runtime, xnnpack)
     arrays = generated_inputs(model, samples, seed) if data is None else as_inputs(model, data, samples)
     inputs_of_file, outputs_of_file = _positions(path, model)
@@ -152,6 +154,15 @@ def rounding_noise(
         **_figures(still, keras_outputs(model, moved), tolerance), runtime="keras", threads=1, xnnpack=False,
         generated=data is None,
     )  # fmt: skip
+
+
+def check_tolerance(tolerance: Any) -> float:
+    """What counts as off, made sure of.
+
+    Raises:
+        DataError: no finite number of at least 0.
+    """
+    return real_number("tolerance", tolerance, DataError, 0)
 
 
 class Comparison(NamedTuple):
@@ -243,13 +254,14 @@ def _answers(model: Any, arrays: list[np.ndarray], generated: bool) -> list[np.n
 
 
 def as_inputs(model: Any, data: Any, samples: int) -> list[np.ndarray]:
-    """User data as one array for each input of the model, checked against its shapes.
+    """User data as one array for each input of the model, checked against its shapes; labels are left out.
 
     Raises:
         DataError: it does not fit, or ``samples`` is no number of samples.
     """
     samples = whole_number("samples", samples, DataError)
     names = list(model.input_names)
+    data = _without_labels(model, data, samples)
     if isinstance(data, Mapping):
         if set(data) != set(names):
             raise DataError(f"Expected data for the inputs {names}. Received: {sorted(data)}.")
@@ -270,6 +282,22 @@ def as_inputs(model: Any, data: Any, samples: int) -> list[np.ndarray]:
                 f"one sample. Received: shape {array.shape}, dtype {array.dtype}."
             )
     return [_cast(n, a[:samples], t.dtype.as_numpy_dtype) for n, a, t in zip(names, arrays, model.inputs, strict=True)]
+
+
+def _without_labels(model: Any, data: Any, samples: int) -> Any:
+    """The inputs of data in one of the forms that hold labels, too; other data as they are."""
+    import tensorflow as tf
+
+    from tfqprune.samples import entries_of, take_samples
+
+    if isinstance(data, tf.data.Dataset):
+        return take_samples(model, data, samples).inputs
+    data = entries_of(data)
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        one, first = len(model.inputs) == 1, data[0]
+        if hasattr(first, "shape") if one else isinstance(first, list | tuple | Mapping):
+            return first
+    return data
 
 
 def _cast(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:

@@ -8,9 +8,8 @@ memory is counted at the deployed precision. BOPs are MACs x weight bits x activ
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -21,9 +20,7 @@ from tfqprune.channels import ChannelGraph
 from tfqprune.errors import ModelTypeError
 from tfqprune.layers.base import LayerRecord, bits_of, weight_index
 from tfqprune.layers.normalization import ScaleHandler, is_batch_norm
-
-if TYPE_CHECKING:
-    from tfqprune.plan import PruningPlan
+from tfqprune.plan import PruningPlan, checked_removal
 
 COSTS = ("params", "macs", "bops", "memory")
 
@@ -241,7 +238,7 @@ def _folded(layer: tf.keras.layers.Layer) -> set[str]:
     return folded
 
 
-def cost(model: tf.keras.Model, plan: PruningPlan | None = None) -> Cost:
+def cost(model: tf.keras.Model, plan: PruningPlan | Mapping[str, tuple[int, ...]] | None = None) -> Cost:
     """Parameters, MACs, BOPs and memory of a model, per layer and in total.
 
     Agrees with ``larq.models.summary``, and 2 x MACs with the FLOPs that TensorFlow's profiler
@@ -252,11 +249,11 @@ def cost(model: tf.keras.Model, plan: PruningPlan | None = None) -> Cost:
 
     Args:
         model: a functional or sequential tf_keras model with a fixed input size.
-        plan: count the slim model that this plan leads to instead (it is not built).
+        plan: count the slim model that this plan, or ``plan.removed``, leads to instead (it is not built).
 
     Raises:
         ModelTypeError: no graph model, or its input has no fixed size.
-        PlanError: the plan was made for another model.
+        PlanError: it is no plan, or was made for another model.
     """
     graph = ChannelGraph(model)
-    return CostModel(graph).cost(None if plan is None else plan.alive_units(graph))
+    return CostModel(graph).cost(None if plan is None else graph.alive_units(checked_removal(graph, plan)))

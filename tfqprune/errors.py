@@ -66,7 +66,7 @@ class ModelLoadError(TfqpruneError, ValueError):
     """A file is no model that can be loaded here, or would run code that nobody vouched for."""
 
 
-def whole_number(name: str, value: Any, error: type[TfqpruneError], least: int = 1) -> int:
+def whole_number(name: str, value: Any, error: type[TfqpruneError], least: int = 1, most: int | None = None) -> int:
     """A number that counts something, made sure of.
 
     Args:
@@ -74,13 +74,25 @@ def whole_number(name: str, value: Any, error: type[TfqpruneError], least: int =
         value: what was given; numpy's whole numbers are welcome, truth values are not.
         error: which error to raise.
         least: the smallest that makes sense.
+        most: the largest; None: no such bound.
 
     Raises:
-        TfqpruneError: of the type given: no whole number, or below ``least``.
+        TfqpruneError: of the type given: no whole number, or out of bounds.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise error(f"Expected {name} to be a whole number of at least {least}. Received: {value!r}.")
-    return int(value)
+    whole = not isinstance(value, bool) and isinstance(value, Integral)
+    if whole and int(value) >= least and (most is None or int(value) <= most):
+        return int(value)
+    limit = "" if most is None else f" and at most {most}"
+    raise error(f"Expected {name} to be a whole number of at least {least}{limit}. Received: {value!r}.")
+
+
+def seed_number(value: Any, error: type[TfqpruneError]) -> int:
+    """A seed that numpy, TensorFlow and Python all take, made sure of.
+
+    Raises:
+        TfqpruneError: of the type given: no whole number from 0 to 2^32 - 1.
+    """
+    return whole_number("seed", value, error, 0, 2**32 - 1)
 
 
 def real_number(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,33 @@ def sample_losses(
             values = tf.reduce_mean(tf.reshape(values, [values.shape[0], -1]), axis=1)
         total += values if weight is None else weight * values
     return total
+
+
+def check_classes(model: tf.keras.Model, labels: Sequence[np.ndarray], loss: Any) -> None:
+    """Checks that class numbers, where a loss takes them, are those of classes that the model has.
+
+    Args:
+        model: whose outputs they label.
+        labels: one array an output.
+        loss: a Keras loss (name, object) or a function; or several, as for ``compile``.
+
+    Raises:
+        DataError: a number below 0, or of a class that the output does not have.
+    """
+    for name, output, own, values in zip(
+        output_names(model), model.outputs, _by_output(model, loss), labels, strict=True
+    ):
+        classes = output.shape[-1]
+        if own is None or "sparse" not in loss_name(own) or classes is None:
+            continue
+        ignored = own.get_config().get("ignore_class") if isinstance(own, tf.keras.losses.Loss) else None
+        counted = values if ignored is None else values[values != ignored]
+        low, high = (np.min(counted), np.max(counted)) if counted.size else (0, 0)
+        if low < 0 or high >= classes:
+            raise DataError(
+                f"Expected class numbers from 0 to {classes - 1} as labels of output {name!r}. Received: numbers from "
+                f"{low:g} to {high:g}. Number the classes from 0, or give the model an output for each."
+            )
 
 
 def compiled_arguments(model: tf.keras.Model) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfqprune import precision
 from tfqprune.channels import ChannelGraph, ChannelGroup
-from tfqprune.errors import PlanError, real_number, whole_number
+from tfqprune.errors import OutputError, PlanError, real_number, whole_number
 from tfqprune.files import write_text
 
 _VERSION = 1
@@ -118,9 +118,20 @@ class PruningPlan:
         return PlanReport(self, {group.name: group.frozen for group in graph.groups}, tuple(changes))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the plan as JSON, in one step (an interrupted write leaves nothing behind)."""
+        """Writes the plan as JSON, in one step (an interrupted write leaves nothing behind).
+
+        Raises:
+            OutputError: it cannot be written there.
+            PlanError: notes that JSON does not hold.
+        """
         text = json.dumps({"tfqprune_plan": _VERSION, **asdict(self)}, indent=1, default=_plain)
-        write_text(path, text)
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise OutputError(
+                f"Expected a place where a plan can be written. Received: '{path}' ({error.strerror or error}). Create "
+                "the folder, or choose another path."
+            ) from error
         return Path(path)
 
     @classmethod
@@ -128,7 +139,7 @@ class PruningPlan:
         """Reads a plan that :meth:`save` wrote.
 
         Raises:
-            PlanError: the file is no plan, or one of a later version.
+            PlanError: no such file, no plan, or one of a later version.
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -137,15 +148,23 @@ class PruningPlan:
             return cls(
                 {str(name): tuple(slots) for name, slots in data["removed"].items()},
                 {str(name): int(size) for name, size in data["sizes"].items()},
-                {str(name): list(entry) for name, entry in data["fingerprint"].items()},
+                {
+                    str(name): [str(kind), [list(shape) for shape in shapes]]
+                    for name, (kind, shapes) in data["fingerprint"].items()
+                },
                 str(data["criterion"]),
                 dict(data["notes"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, PlanError):
-                raise
+        except PlanError:
+            raise
+        except OSError as error:
             raise PlanError(
-                f"Expected a plan written by PruningPlan.save. Received: {path}, which is none ({error})."
+                f"Expected the file of a plan. Received: '{path}', which cannot be read ({error.strerror or error})."
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise PlanError(
+                f"Expected a plan written by PruningPlan.save. Received: '{path}', which is none "
+                f"({type(error).__name__}: {error})."
             ) from error
 
     def __str__(self) -> str:

@@ -407,6 +407,27 @@ def test_bad_numbers_of_distillation(wrong: dict) -> None:
         tq.distill(classifier(), classifier(), corners(16), **wrong)
 
 
+@pytest.mark.parametrize("wrong", [-1, 2])
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_classes_that_the_model_does_not_have(wrong: int, split: str) -> None:
+    data, model = corners(16), classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    other = Split(data.x, np.where(np.arange(16) == 7, wrong, data.y))
+    given = (other, data) if split == "train" else (data, other)
+    with pytest.raises(DataError, match=r"Expected class numbers from 0 to 1 .* Received: numbers from"):
+        tq.finetune(model, *given)
+    with pytest.raises(DataError, match="Expected class numbers from 0 to 1"):
+        tq.distill(model, classifier(), *given, loss="sparse_categorical_crossentropy")
+
+
+def test_a_class_that_the_loss_ignores() -> None:
+    data = corners(16)
+    labels = np.where(np.arange(16) == 7, 255, data.y)
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
+    history = tq.finetune(classifier(), (data.x, labels), epochs=1, loss=loss, metrics=[])
+    assert np.isfinite(history.history["loss"]).all()
+
+
 def test_weights_that_are_no_numbers() -> None:
     model = classifier()
     kernel, *others = model.get_weights()

@@ -15,6 +15,7 @@ from tflite_export.exporting import _check_against_noise
 from tflite_export.formats.base import EXACT
 from tflite_export.samples import generated_inputs
 from tflite_export.verification import as_inputs, compare
+from tfqprune.data import Split
 from tfqprune.errors import DataError, ExportError
 
 layers = tf.keras.layers
@@ -139,6 +140,41 @@ def test_samples_are_counted_before_any_work(net: Callable[..., Any], tmp_path: 
         te.export(net("plain", "2"), tmp_path / "x.tflite", samples=samples)
     with pytest.raises(DataError, match="samples to be a whole number of at least 1"):
         as_inputs(net("plain", "2"), np.zeros((2, 8, 8, 3)), samples)
+
+
+def test_data_may_bring_labels(net: Callable[..., Any]) -> None:
+    model = net("plain", "2")
+    x, y = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype(np.float32), np.arange(6)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y))
+    for data in (x, [x], (x, y), (x, y, np.ones(6)), Split(x, y), dataset, dataset.batch(4), {"image": x}):
+        (taken,) = as_inputs(model, data, 5)
+        np.testing.assert_array_equal(taken, x[:5])
+    a, b = layers.Input((2,), name="a"), layers.Input((2,), name="b")
+    two = tf.keras.Model([a, b], layers.Add()([a, b]))
+    parts = [np.zeros((3, 2), np.float32), np.ones((3, 2), np.float32)]
+    for several in (parts, tuple(parts), (parts, np.zeros(3)), ({"b": parts[1], "a": parts[0]}, np.zeros(3))):
+        np.testing.assert_array_equal(as_inputs(two, several, 3), parts)
+    with pytest.raises(DataError, match="yields batches"):
+        as_inputs(model, iter([x]), 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"tolerance": float("nan")}, {"tolerance": -1}, {"tolerance": "x"}, {"threads": 0}, {"threads": 1.5}, {"seed": -1},
+     {"threads": 100_000}, {"promise": 5}],
+)  # fmt: skip
+def test_numbers_that_make_no_sense(net: Callable[..., Any], tmp_path: Path, wrong: dict[str, Any]) -> None:
+    message = f"Expected {next(iter(wrong))} to be"
+    with pytest.raises((DataError, ExportError), match=message):
+        te.export(net("plain", "2"), tmp_path / "x.tflite", "float32", **wrong)
+    assert not list(tmp_path.iterdir())
+    path = te.export(net("plain", "2"), tmp_path / "y.tflite", "float32").path
+    if "promise" not in wrong:
+        with pytest.raises((DataError, ExportError), match=message):
+            te.verify(net("plain", "2"), path, **wrong)
+    for bad in ({"runs": "5"}, {"runs": 0}, {"threads": 0}, {"seconds": float("nan")}, {"max_seconds": -1}):
+        with pytest.raises(ExportError, match=f"Expected {next(iter(bad))} to be"):
+            te.benchmark(path, **bad)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])

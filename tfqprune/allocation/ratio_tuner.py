@@ -40,7 +40,7 @@ from tfqprune.allocation.starting import (
 from tfqprune.allocation.tensorboard import log_trial
 from tfqprune.budget import Budget, check_budget, format_cost
 from tfqprune.criteria import FunctionCriterion, get_criterion
-from tfqprune.errors import EvaluationError, PlanError, whole_number
+from tfqprune.errors import EvaluationError, PlanError, seed_number, whole_number
 from tfqprune.evaluation import CALIBRATION_SAMPLES, PlanEvaluator
 from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Bounds, Fitter, names_of
@@ -155,10 +155,10 @@ class RatioTuner(Promotion):
             budget, scores = fitter.budget, fitter.scores
         budget = check_budget(budget)
         if evaluation not in _EVALUATIONS:
-            raise ValueError(f"Expected evaluation to be one of {', '.join(_EVALUATIONS)}. Received: {evaluation!r}.")
+            raise PlanError(f"Expected evaluation to be one of {', '.join(_EVALUATIONS)}. Received: {evaluation!r}.")
         whole_number("max_trials", max_trials, PlanError)
         whole_number("promote", promote, PlanError)
-        whole_number("seed", seed, PlanError, least=0)
+        seed_number(seed, PlanError)
         check_sensitivity(sensitivity)
         self.goal = Goal(objective, size_weight)
         self.graph = metered_graph(model, budget, meter) if fitter is None else fitter.graph

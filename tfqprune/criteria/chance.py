@@ -9,7 +9,7 @@ import numpy as np
 
 from tfqprune.channels import ChannelGraph, ChannelGroup
 from tfqprune.criteria.base import Criterion, Scores, register_criterion
-from tfqprune.errors import CriterionError, whole_number
+from tfqprune.errors import CriterionError, seed_number
 from tfqprune.samples import Samples
 
 
@@ -30,7 +30,7 @@ class Random(Criterion):
     source = "chance"
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed = whole_number("seed", seed, CriterionError, 0)
+        self.seed = seed_number(seed, CriterionError)
 
     def score_groups(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], samples: Samples | None) -> Scores:
         # Seeded by the name, so that a group's scores do not depend on which others are scored.

@@ -22,7 +22,7 @@ from tfqprune.allocation.project import plain
 from tfqprune.budget import Budget, check_budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import get_criterion
-from tfqprune.errors import BudgetError, DataError, ModelTypeError, PlanError, whole_number
+from tfqprune.errors import BudgetError, DataError, ModelTypeError, PlanError, seed_number, whole_number
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.fitting import Fitter, names_of
 from tfqprune.pipeline.display import Display
@@ -33,7 +33,7 @@ from tfqprune.pipeline.line import DENSE, TRIED, Line, Variant, loss_of
 from tfqprune.pipeline.variants import check_format
 from tfqprune.plan import PruningPlan
 from tfqprune.recovery import finetune, reestimate_batch_norms
-from tfqprune.recovery.training import cosine
+from tfqprune.recovery.training import choose_loss, cosine, prepare
 from tfqprune.report import NetworkReport, RunReport, write
 from tfqprune.report.tables import comparison_table
 from tfqprune.samples import entries_of
@@ -144,16 +144,14 @@ def compress(
         PlanError: names or align that do not fit the model; max_trials below 1.
         OutputError: the folder holds another run or a finished one, or cannot be written.
     """
-    methods = [method] if isinstance(method, str) else list(dict.fromkeys(method))
-    for name in methods:
-        if name not in METHODS:
-            raise BudgetError(f"Expected a method out of {', '.join(METHODS)}. Received: {name!r}.")
+    methods = _methods(method)
     budget = check_budget(budget).exported(format, optimize)
     named = isinstance(criterion, str)
     known = None if named and criterion == "auto" else get_criterion(criterion)  # says what it does not know
     whole_number("epochs", epochs, DataError, least=0)
     whole_number("batch_size", batch_size, DataError)
     whole_number("max_trials", max_trials, PlanError)
+    seed = seed_number(seed, DataError)
     cosine(learning_rate, 1, 1)  # refuses numbers that make no sense
     learning: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
     if LEARNED in methods:
@@ -169,9 +167,9 @@ def compress(
     # Whether the budget can be met does not depend on the scores: said before any work and before a folder is made.
     outline = Fitter(graph, unscored(graph), budget, **limits)
     limits["meter"] = outline.meter  # what is measured holds for all methods: their limits are the same
-    train_x, train_y = _arrays(train, "train")
-    validation_x, validation_y = _arrays(validation, "validation")
-    test_part = (validation_x, validation_y) if test is None else _arrays(test, "test")
+    train_x, train_y = _checked(model, train, "train", epochs)
+    validation_x, validation_y = _checked(model, validation, "validation", epochs)
+    test_part = (validation_x, validation_y) if test is None else _checked(model, test, "test", epochs)
     metric = "accuracy"
     if TRIED.intersection(methods):
         names = PlanEvaluator(graph, (validation_x, validation_y), loss=loss_of(model)).names()
@@ -258,6 +256,30 @@ def _judged(variant: Variant, limit: float | None, display: Display) -> Variant:
 def timestamp() -> str:
     """Now, as a reader likes to see it."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _methods(given: Any) -> list[str]:
+    """Names of methods, each once."""
+    names = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else []
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        raise BudgetError(
+            f"Expected a method out of {', '.join(METHODS)}, or several. Received: "
+            f"{', '.join(map(repr, unknown)) or repr(given)}."
+        )
+    return list(dict.fromkeys(names))
+
+
+def _checked(model: tf.keras.Model, data: Any, what: str, epochs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels as arrays that go with the model and, where there is a training, with its loss."""
+    x, y = _arrays(data, what)
+    try:
+        prepared = prepare(model, (x, y), len(x), what, shuffle=False)
+        if epochs or prepared.loss is not None:
+            choose_loss(model, prepared, None)
+    except DataError as error:
+        raise type(error)(f"{error} These are the {what} data.") from error
+    return x, y
 
 
 def _arrays(data: Any, what: str) -> tuple[np.ndarray, np.ndarray]:

@@ -96,7 +96,7 @@ def distill(
     pairs = [_pair(entry) for entry in features]
     data = prepare(student, train, batch_size, "train")
     held_out = None if validation is None else prepare(student, validation, batch_size, "validation", shuffle=False)
-    chosen = choose_loss(student, data, loss)
+    chosen = choose_loss(student, data, loss, held_out)
     inputs = tf.nest.pack_sequence_as(student._nested_inputs, [tf.constant(array) for array in data.example.inputs])
     outputs = [tf.cast(model(inputs), tf.float32) for model in (student, teacher)]
     sigmoids = [_ends_in_sigmoid(model) for model in (student, teacher)]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfqprune.data.batching import untuned
 from tfqprune.errors import DataError, ModelTypeError, real_number, whole_number
-from tfqprune.losses import compiled_arguments, infer_loss, loss_name
+from tfqprune.losses import check_classes, compiled_arguments, infer_loss, loss_name
 from tfqprune.models import check_model, is_keras_model
 from tfqprune.precision import broken_values
 from tfqprune.samples import Samples, batched, sample_weights, take_samples
@@ -66,7 +66,7 @@ def finetune(
     check_model(model)
     data = prepare(model, train, batch_size, "train")
     held_out = None if validation is None else prepare(model, validation, batch_size, "validation", shuffle=False)
-    chosen = choose_loss(model, data, loss)
+    chosen = choose_loss(model, data, loss, held_out)
     return fit_anew(
         model, model, data, held_out, epochs, chosen, metrics,
         optimizer=optimizer, learning_rate=learning_rate, callbacks=list(callbacks), verbose=verbose,
@@ -225,18 +225,25 @@ def _with_labels(samples: Samples, what: str) -> Samples:
     return samples
 
 
-def choose_loss(model: tf.keras.Model, data: TrainingData, loss: Any) -> Any:
+def choose_loss(model: tf.keras.Model, data: TrainingData, loss: Any, held_out: TrainingData | None = None) -> Any:
     """The loss given, else the compiled one, else the one that goes with labels and outputs.
 
     Of arrays all labels are looked at; of a data set those of its first 32 samples.
 
     Raises:
-        DataError: several outputs, or labels that do not go with the output.
+        DataError: several outputs; labels, those of ``held_out`` too, that do not go with the output or the loss.
     """
-    if loss is not None:
-        return loss
-    if data.loss is not None:
-        return data.loss
+    chosen = data.loss if loss is None else loss
+    if chosen is None:
+        chosen = _inferred_loss(model, data)
+    for part in (data, held_out):
+        if part is not None and (labels := part.labels or part.example.labels) is not None:
+            check_classes(model, labels, chosen)
+    return chosen
+
+
+def _inferred_loss(model: tf.keras.Model, data: TrainingData) -> Any:
+    """The loss that goes with labels and the output."""
     assert data.example.labels is not None
     if len(model.outputs) > 1:
         raise DataError(f"Expected a loss for a model of {len(model.outputs)} outputs. Received: loss=None.")
