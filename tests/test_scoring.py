@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import hypothesis
@@ -312,3 +313,18 @@ def test_scale_of_a_layer_does_not_matter(kernel: np.ndarray, factor: float, nam
         whole = tq.score(hidden(kernel, quantizer), name)["hidden"]
         scaled = tq.score(hidden(kernel * factor, quantizer), name)["hidden"]
         np.testing.assert_allclose(scaled, whole, rtol=1e-5, atol=1e-9)
+
+
+def test_a_plan_by_which_nothing_goes_says_so() -> None:
+    inputs = tf.keras.Input((4,))
+    frozen = tf.keras.Model(inputs, tf.keras.layers.Dense(3, name="head")(inputs))
+    with pytest.warns(UserWarning, match=r"Received: none \(.*'head': model output 'head'\)"):
+        assert not tq.make_plan(frozen, 0.5).removed
+    small = tf.keras.Model(inputs, tf.keras.layers.Dense(3)(tf.keras.layers.Dense(8, name="first")(inputs)))
+    for ratio, align in ((0.1, 1), (0.5, 8)):
+        with pytest.warns(UserWarning, match=rf"Received: {ratio} and {align}, by which none of the 1 groups"):
+            assert not tq.make_plan(small, ratio, align=align).removed
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tq.make_plan(small, 0.5).removed
+        assert not tq.make_plan(small, 0.0).removed

@@ -62,15 +62,17 @@ def read_model(source: str | os.PathLike[str] | bytes) -> Any:
         _check_vector_lengths(data)
         model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
         _check_indices(model)
-    except ExportError:
-        raise
-    except _READ_ERRORS as error:
-        raise _damaged(f"{type(error).__name__}: {error}") from error
+    except (_DamageError, *_READ_ERRORS) as error:
+        what = str(error) if isinstance(error, _DamageError) else f"{type(error).__name__}: {error}"
+        raise ExportError(
+            f"Expected an intact .tflite file. Received: {label}, whose content is damaged ({what}). "
+            "Export the model again."
+        ) from error
     return model
 
 
-def _damaged(what: str) -> ExportError:
-    return ExportError(f"Expected an intact .tflite file. Received: damaged content ({what}). Export the model again.")
+class _DamageError(Exception):
+    """What is wrong with the content of a file."""
 
 
 def _check_vector_lengths(data: bytes) -> None:
@@ -85,14 +87,14 @@ def _check_vector_lengths(data: bytes) -> None:
         nonlocal budget
         budget -= count
         if budget < 0:
-            raise _damaged("more table entries than the file has room for")
+            raise _DamageError("more table entries than the file has room for")
         return count
 
     def read(*sizes: int) -> None:
         nonlocal shared
         shared -= sum(sizes)
         if shared < 0:
-            raise _damaged(f"names and numbers that are shared until they are {_SHARING} times the file")
+            raise _DamageError(f"names and numbers that are shared until they are {_SHARING} times the file")
 
     def name(of: Any) -> int:
         return len(of.Name() or b"")
@@ -100,7 +102,7 @@ def _check_vector_lengths(data: bytes) -> None:
     root = schema.Model.GetRootAs(bytearray(data), 0)
     spend(root.OperatorCodesLength() + root.BuffersLength() + root.MetadataLength())
     if root.ExternalBufferGroupsLength() or root.ExternalBuffersLength():
-        raise _damaged("external buffers, which are not supported")
+        raise _DamageError("external buffers, which are not supported")
     for c in range(root.OperatorCodesLength()):
         read(len(root.OperatorCodes(c).CustomCode() or b""))
     for b in range(root.BuffersLength()):
@@ -137,10 +139,10 @@ def _check_indices(model: Any) -> None:
     """Refuses indices that point outside their table, so that later code can trust them."""
     buffers, codes = len(model.buffers or []), len(model.operatorCodes or [])
     if not model.subgraphs:
-        raise _damaged("no subgraph")
+        raise _DamageError("no subgraph")
     for subgraph in model.subgraphs:
         if subgraph.tensors is None or subgraph.inputs is None or subgraph.outputs is None:
-            raise _damaged("a subgraph without tensors, inputs or outputs")
+            raise _DamageError("a subgraph without tensors, inputs or outputs")
         subgraph.operators = subgraph.operators or []
         tensors = len(subgraph.tensors)
         for tensor in subgraph.tensors:
@@ -148,7 +150,7 @@ def _check_indices(model: Any) -> None:
             if tensor.shape is not None:
                 tensor.shape = np.asarray(tensor.shape).reshape(-1)
                 if tensor.shape.size and int(tensor.shape.min()) < 0:
-                    raise _damaged(f"a shape with {int(tensor.shape.min())}")
+                    raise _DamageError(f"a shape with {int(tensor.shape.min())}")
         _check_range(subgraph.inputs, tensors, "graph input")
         _check_range(subgraph.outputs, tensors, "graph output")
         for operator in subgraph.operators:
@@ -169,7 +171,7 @@ def _check_range(indices: Any, limit: int, what: str) -> None:
     values = np.asarray(indices)
     for index in (int(values.min()), int(values.max())) if values.size else ():
         if not 0 <= index < limit:
-            raise _damaged(f"{what} index {index}, expected 0 to {limit - 1}")
+            raise _DamageError(f"{what} index {index}, expected 0 to {limit - 1}")
 
 
 class _AlignedBuffer(schema.BufferT):

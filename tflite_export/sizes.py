@@ -99,8 +99,7 @@ def size_report(path: str | os.PathLike[str] | bytes, model: Any = None) -> Size
     Raises:
         ExportError: the file is damaged.
     """
-    data = read_bytes(path)
-    parsed = read_model(data)
+    data, parsed = read_bytes(path), read_model(path)
     names = sum(_names(subgraph) for subgraph in parsed.subgraphs) + sum(
         len(entry.name or b"")
         for signature in parsed.signatureDefs or []

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tfqprune.cli import inputs
 from tfqprune.cli.session import Session
-from tfqprune.errors import DataError, ModelLoadError, OutputError
+from tfqprune.errors import DataError, ExportError, ModelLoadError, OutputError
 
 SESSION = Session("prune", {})
 OPTIONS = {"seed": 0, "data_dir": None, "limit": None}
@@ -96,6 +96,11 @@ class TestOutputs:
         inputs.free_folder(tmp_path, overwrite=False, may_grow=True)
         with pytest.raises(OutputError, match="holds a finished run"):
             inputs.free_folder(tmp_path, overwrite=False)
+
+    def test_tflite_files(self, tmp_path: Path) -> None:
+        for path, what in ((tmp_path, "is a folder"), (tmp_path / "x.tflite", "does not exist")):
+            with pytest.raises(ExportError, match=f"Expected a .tflite file. Received: .* which {what}"):
+                inputs.require_tflite(path)
 
     def test_models(self, tmp_path: Path) -> None:
         with pytest.raises(ModelLoadError, match="which does not exist"):

@@ -51,7 +51,7 @@ class TestAmounts:
         ("entries", "said"),
         [
             (["memry=0.5"], "Did you mean 'memory'"),
-            (["memory"], "Expected cost=amount"),
+            (["memory"], "Say how much: memory=0.5."),
             (["memory=1.5 furlongs"], "Expected the budget for memory in one of"),
             (["memory=0"], "above zero"),
             (["latency=5"], "with its unit"),

@@ -228,3 +228,11 @@ def test_what_is_shared_without_end_is_refused_at_once(what: str) -> None:
     assert len(content) < 400_000
     with _in_time(), pytest.raises(ExportError, match="shared until they are 8 times the file"):
         te.size_report(content)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.tflite"
+    path.write_bytes(b"\x20\0\0\0TFL3" + bytes(40))
+    for use in (read_model, te.size_report, te.benchmark):
+        with pytest.raises(ExportError, match=r"intact .* Received: .*bad.tflite', whose content is damaged"):
+            use(path)

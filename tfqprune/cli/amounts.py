@@ -31,9 +31,10 @@ def parse_budget(entries: Sequence[str]) -> Budget:
     for entry in entries:
         name, equals, text = (part.strip() for part in entry.partition("="))
         if name not in COSTS or not equals:
+            hint = f" Say how much: {name}=0.5." if name in COSTS else nearest(name, COSTS)
             raise typer.BadParameter(
                 f'Expected cost=amount, such as memory=0.5 or macs="40 MMAC", with a cost out of {", ".join(COSTS)}. '
-                f"Received: '{entry}'.{nearest(name, COSTS)}",
+                f"Received: '{entry}'.{hint}",
                 param_hint="--budget",
             )
         bounds[name] = amount(text)

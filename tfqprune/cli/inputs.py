@@ -23,7 +23,8 @@ def require_model(path: Path) -> None:
 def require_tflite(path: Path) -> None:
     """Refuses a .tflite file that is not there, likewise."""
     if not path.is_file():
-        raise ExportError(f"Expected a .tflite file. Received: '{path}', which does not exist.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ExportError(f"Expected a .tflite file. Received: '{path}', which {what}.")
 
 
 def require_data(source: str | None, what_for: str = "") -> None:
@@ -113,7 +114,7 @@ def open_data(
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise DataError(
             f"Expected a model with one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}. "
-            "Other models: use tfqprune.compress in a script."
+            "In a script, tfqprune.score, make_plan, prune and finetune, and tflite_export.export take any number."
         )
     shape = tuple(model.inputs[0].shape[1:])
     image_shape = shape if len(shape) == 3 else (None, None, None)

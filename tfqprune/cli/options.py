@@ -95,7 +95,7 @@ Runtime = Annotated[
     str | None,
     names.choice(names.RUNTIMES, help="By default the one that the file needs."),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of the runtime.")]
+Threads = Annotated[int, typer.Option(min=1, max=256, help="Threads of the runtime.")]
 Xnnpack = Annotated[
     bool | None,
     typer.Option(

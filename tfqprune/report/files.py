@@ -77,7 +77,7 @@ def read(path: str | os.PathLike[str]) -> RunReport:
     file = file / "report.json" if file.is_dir() else file
     if not file.exists():
         raise OutputError(
-            f"Expected a report.json, which a finished run leaves in its folder. Received: '{file}', which is not "
+            f"Expected a report.json, which compress and demo leave in their folder. Received: '{file}', which is not "
             "there. Run the command of an unfinished run again: it goes on where it stopped."
         )
     try:
