@@ -104,8 +104,8 @@ def test_ground_floor(room: str) -> None:
     assert _rooms()[room] <= {"errors", "progress"}
 
 
-def test_export_stands_on_precision_alone() -> None:
-    assert _rooms()["tflite_export"] <= {"tfqprune", "errors", "precision"}
+def test_export_knows_nothing_of_pruning() -> None:
+    assert _rooms()["tflite_export"] <= {"tfqprune", "errors", "precision", "samples"}
 
 
 def test_who_knows_the_export() -> None:

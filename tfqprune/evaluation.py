@@ -70,7 +70,7 @@ class PlanEvaluator:
             self._validation = prepare(model, validation, batch_size, "validation", shuffle=False)
         self._calibration: list[Any] = []
         if calibration is not None:
-            samples = take_samples(model, calibration, calibration_samples)
+            samples = take_samples(model, calibration, calibration_samples).mixed()
             self._calibration = [
                 tf.nest.pack_sequence_as(model._nested_inputs, inputs)
                 for inputs, _ in samples.batches(CALIBRATION_BATCH)

@@ -37,6 +37,23 @@ class Samples:
             labels = None if self.labels is None else [tf.constant(array[part]) for array in self.labels]
             yield [tf.constant(array[part]) for array in self.inputs], labels
 
+    def mixed(self) -> Samples:
+        """The same samples, in a fixed random order where they are sorted by class.
+
+        Batches of sorted samples have one class or two each, and their statistics are not those of the data.
+        """
+        if self.labels is None or not any(map(_is_sorted, self.labels)):
+            return self
+        order = np.random.default_rng(0).permutation(len(self))
+        return Samples([array[order] for array in self.inputs], [array[order] for array in self.labels])
+
+
+def _is_sorted(labels: np.ndarray) -> bool:
+    """Whether class numbers, or shares of classes, come in the order of the classes."""
+    classes = labels.argmax(axis=-1) if labels.ndim == 2 and labels.shape[-1] > 1 else labels.reshape(len(labels), -1)
+    steps = np.diff(classes.reshape(len(labels), -1).astype(np.float64), axis=0)
+    return steps.shape[1] == 1 and bool((steps >= 0).all() or (steps <= 0).all()) and bool(steps.any())
+
 
 def input_names(model: tf.keras.Model) -> list[str]:
     """By which names ``fit`` takes a mapping of inputs, in the order of ``model.inputs``."""

@@ -50,6 +50,19 @@ def test_later_norms_see_normalised_batches() -> None:
     np.testing.assert_allclose(second.moving_variance.numpy(), [1], rtol=1e-5)
 
 
+# All of the first class are 0, all of the second 8: a batch of one class leaves nothing for the second norm, one of
+# both has variance 1 there. Labels show that they are sorted, as numbers or one-hot.
+@pytest.mark.parametrize("labels", [None, "numbers", "falling", "one-hot"])
+def test_data_sorted_by_class(labels: str | None) -> None:
+    first, second = K.BatchNormalization(epsilon=1e-6), K.BatchNormalization()
+    y = np.repeat([0, 1], 128)
+    x = 8.0 * y[:, None]
+    shown = {"numbers": y, "falling": 1 - y, "one-hot": np.eye(2)[y]}
+    tq.reestimate_batch_norms(normed(first, second), (x, shown[labels]) if labels else x, batch_size=128)
+    np.testing.assert_allclose(first.moving_variance, [16], rtol=1e-6)
+    np.testing.assert_allclose(second.moving_variance, [1.0 if labels else 0.0], rtol=1e-3, atol=1e-6)
+
+
 def test_one_large_batch_is_what_training_mode_computes() -> None:
     model = tf.keras.models.clone_model(network("dorefa_residual"))
     model.set_weights(network("dorefa_residual").get_weights())

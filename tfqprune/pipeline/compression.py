@@ -203,20 +203,20 @@ def compress(
                     line, budget, (train_x, train_y), (validation_x, validation_y), criterion, limits, seed=seed,
                     **learning,
                 )  # fmt: skip
-                reestimate_batch_norms(slim, train_x)
+                reestimate_batch_norms(slim, (train_x, train_y))
                 return slim, plan
             plan = line.plan(name, budget, (train_x, train_y), (validation_x, validation_y), criterion, limits,
                              max_trials, seed)  # fmt: skip
             tf.keras.utils.set_random_seed(seed)
             slim = prune(model, plan)
-            reestimate_batch_norms(slim, train_x)
+            reestimate_batch_norms(slim, (train_x, train_y))
             if epochs:
                 with display.training("fine-tuning") as bars:
                     finetune(
                         slim, (train_x, train_y), (validation_x, validation_y), epochs, learning_rate=learning_rate,
                         batch_size=batch_size, callbacks=bars, loss=loss_of(model),
                     )  # fmt: skip
-                reestimate_batch_norms(slim, train_x)
+                reestimate_batch_norms(slim, (train_x, train_y))
             return slim, plan
 
         variants.append(_judged(line.variant(name, make), outline.limits.limits.get("tflite_bytes"), display))

@@ -52,8 +52,9 @@ def reestimate_batch_norms(
     Args:
         model: a functional or sequential tf_keras model; slim, masked, dense, or the ``model`` of an evaluation twin.
         data: an array ``[samples, ...]``, a pair (x, y) whose y is ignored, a list or mapping of arrays for several
-            inputs, an object with ``x`` and ``y``, or a tf.data.Dataset. Batches are taken in the order of the samples:
-            shuffle data that are sorted by class, or each batch has statistics of its own class.
+            inputs, an object with ``x`` and ``y``, or a tf.data.Dataset. Batches are taken in the order of the samples,
+            in a random one where labels show that they are sorted by class. Shuffle what is sorted without labels:
+            each batch would have statistics of its own class.
         batches: at most so many batches are used; None: all there are (not for endless data sets).
         batch_size: samples in a batch; a batched data set is cut anew.
 
@@ -82,7 +83,7 @@ def reestimate_batch_norms(
         and int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
     ):
         raise DataError("Expected a number of batches for an endless data set. Received: batches=None.")
-    samples = take_samples(model, data, count)
+    samples = take_samples(model, data, count).mixed()
     if not layers:
         return model
     structure = model._nested_inputs if hasattr(model, "_nested_inputs") else model.inputs
