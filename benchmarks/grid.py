@@ -256,9 +256,9 @@ def in_short(row: dict[str, Any]) -> bool:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """What each method leaves at half of the memory of a network on CIFAR-10, in short, in Markdown; the best first."""
+    """Rows chosen by :func:`in_short`, a line for each method, in Markdown; the best first."""
     lines = []
-    for (_, _, network, width, precision, _), cells in _by_setting([row for row in rows if in_short(row)]).items():
+    for (_, _, network, width, precision, _), cells in _by_setting(rows).items():
         bits = {"binary": "binary", "float": "float"}.get(precision, f"{precision} bits")
         for found in sorted(cells.values(), key=lambda found: (-found[0]["budget"], -statistics.mean(_tests(found)))):
             costs = {name: statistics.mean(row["cost"][name] for row in found) for name in ("params", "macs")}
