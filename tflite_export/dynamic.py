@@ -39,9 +39,14 @@ class Levels:
         """
         return (255.0 * self.unit,) if self.low >= 0 else (-128.0 / 127.0 * self.unit, self.unit)
 
+    def hold(self, value: float) -> bool:
+        """Whether a value, say that of a padding, is an integer of them."""
+        steps = value / self.unit
+        return abs(steps - round(steps)) < 1e-4 and self.low <= round(steps) <= self.high
+
 
 def levels_of(graph: Graph, tensor: int, bits: int, producers: dict[int, Any]) -> Levels | None:
-    """The levels of an activation by how the file computes it, or None where it is real-valued.
+    """The levels of an activation by how the file computes it, or None where it, or its padding, is real-valued.
 
     Args:
         graph: the file.
@@ -49,27 +54,41 @@ def levels_of(graph: Graph, tensor: int, bits: int, producers: dict[int, Any]) -
         bits: of the quantiser in front of the layer that reads it.
         producers: tensor -> the operator that writes it.
     """
+    found, paddings = _levels_and_paddings(graph, tensor, bits, producers)
+    return found if found is not None and all(map(found.hold, paddings)) else None
+
+
+def _levels_and_paddings(
+    graph: Graph, tensor: int, bits: int, producers: dict[int, Any]
+) -> tuple[Levels | None, list[float]]:
+    """The levels that an activation has but for what it is padded with, and what that is."""
+    paddings: list[float] = []
     unit = 1.0
     for _ in range(8):
         operator = producers.get(tensor)
         if operator is None:
-            return None
+            break
         kind = graph.kind(operator)
         if kind == "SIGN":
-            return Levels(unit, -1, 1) if bits <= 2 else None  # +-1, or with 0 for ternary activations
+            return Levels(unit, -1, 1) if bits <= 2 else None, paddings  # +-1, or with 0 for ternary activations
         if kind == "ROUND":
-            return Levels(unit, 0, 2**bits - 1) if 2**bits - 1 <= _MAX_LEVEL else None
+            return Levels(unit, 0, 2**bits - 1) if 2**bits - 1 <= _MAX_LEVEL else None, paddings
         if kind == "MUL":
             constants = [int(i) for i in operator.inputs if graph.is_constant(int(i))]
             if len(constants) != 1 or graph.constant(constants[0]).size != 1:
-                return None
+                break
             unit *= float(graph.constant(constants[0]).reshape(-1)[0])
             tensor = next(int(i) for i in operator.inputs if int(i) != constants[0])
         elif kind in _PASSING:
+            if kind == "PADV2":
+                value = int(operator.inputs[2])
+                if not graph.is_constant(value):
+                    break
+                paddings.append(unit * float(graph.constant(value).reshape(-1)[0]))
             tensor = int(operator.inputs[0])
         else:
-            return None
-    return None
+            break
+    return None, paddings
 
 
 def insert_sentinels(graph: Graph, match: Match, levels: Levels, consumer: Any) -> None:

@@ -101,6 +101,31 @@ def test_one_output_channel(tmp_path: Path, format: str) -> None:
         assert te.verify(model, result.path, xnnpack=xnnpack).max_error < 1e-5
 
 
+# Levels of 2 bits are 0, 1/3, 2/3, 1, and those of signs -1, 1 (0 between them is an integer, too).
+@pytest.mark.parametrize(
+    ("levels", "value", "held"),
+    [
+        ("dorefa", 1 / 3, True),
+        ("dorefa", 0.5, False),
+        ("dorefa", 4 / 3, False),
+        ("sign", 1.0, True),
+        ("sign", 0.5, False),
+    ],
+)
+@pytest.mark.parametrize("format", ["fast", "hybrid"])
+def test_padding_that_is_no_level(
+    single: Callable[..., Any], tmp_path: Path, format: str, levels: str, value: float, held: bool
+) -> None:
+    reads = "ste_sign" if levels == "sign" else lq.quantizers.DoReFa(2, mode="activations")
+    kernel = lq.quantizers.DoReFa(2, mode="weights")
+    conv = lq.layers.QuantConv2D(
+        8, 3, padding="same", pad_values=value, use_bias=False, input_quantizer=reads, kernel_quantizer=kernel
+    )
+    result = te.export(single(conv, (6, 6, 4)), tmp_path / "padded.tflite", format, samples=16)
+    assert result.agreement.max_error < 2e-6
+    assert (_types(Graph(read_model(result.path)), "CONV_2D") == ["INT8"]) is held
+
+
 def test_layers_without_integer_kernels_are_stored_in_8_bits(single: Callable[..., Any], tmp_path: Path) -> None:
     layer = lq.layers.QuantDepthwiseConv2D(
         3, input_quantizer="ste_sign", depthwise_quantizer=lq.quantizers.DoReFa(3, mode="weights")
