@@ -59,16 +59,22 @@ def named_layers(model: Any) -> dict[str, Any]:
     Names are those of ``tfqprune.cost``: with the enclosing models before them (``block/conv``), for a nested model may
     have a layer of the same name.
     """
-    found: dict[int, tuple[str, Any]] = {}
+    found: dict[str, Any] = {}
+    seen: set[int] = set()
 
     def enter(parent: Any, prefix: str) -> None:
         for layer in parent._flatten_layers(recursive=False, include_self=False):
-            if id(layer) not in found:
-                found[id(layer)] = (prefix + layer.name, layer)
-                enter(layer, f"{prefix}{layer.name}/")
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            name = prefix + layer.name
+            while name in found:  # two parts of a user's layer
+                name += "'"
+            found[name] = layer
+            enter(layer, f"{name}/")
 
     enter(model, "")
-    return {name: layer for name, layer in found.values() if not _is_container(layer)}
+    return {name: layer for name, layer in found.items() if not _is_container(layer)}
 
 
 def leaf_layers(model: Any) -> list[Any]:

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import tflite_export as te
+from tflite_export.codes import named_layers
 from tflite_export.exporting import gather_facts
 from tflite_export.flatbuffer import read_model, serialize
 from tflite_export.graph import Graph
@@ -127,6 +128,22 @@ def test_a_nested_model_may_have_a_layer_of_the_same_name(tmp_path: Path) -> Non
         result = te.export(model, tmp_path / f"{format}.tflite", format)
         assert result.agreement.max_error < 1e-5
         assert {"same", "nested/same", "head"} <= set(result.breakdown.by_layer)
+
+
+def test_parts_of_one_name_in_a_layer_all_count() -> None:
+    class Pair(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="pair")
+            self.first, self.second = layers.Dense(4, name="same"), layers.Dense(5, name="same")
+
+        def call(self, inputs: Any) -> Any:
+            return self.second(self.first(inputs))
+
+    inputs = layers.Input((3,))
+    model = tf.keras.Model(inputs, Pair()(inputs))
+    units = {name: part.units for name, part in named_layers(model).items() if isinstance(part, layers.Dense)}
+    assert units == {"pair/same": 4, "pair/same'": 5}
+    assert te.floor_bytes(model) == 4 * (3 * 4 + 4 + 4 * 5 + 5)
 
 
 def test_batch_sizes_that_cannot_be_are_refused(net: Callable[..., Any], tmp_path: Path) -> None:
