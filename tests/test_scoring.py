@@ -318,8 +318,9 @@ def test_scale_of_a_layer_does_not_matter(kernel: np.ndarray, factor: float, nam
 def test_a_plan_by_which_nothing_goes_says_so() -> None:
     inputs = tf.keras.Input((4,))
     frozen = tf.keras.Model(inputs, tf.keras.layers.Dense(3, name="head")(inputs))
-    with pytest.warns(UserWarning, match=r"Received: none \(.*'head': model output 'head'\)"):
+    with pytest.warns(UserWarning, match=r"Received: none \(.*'head': model output 'head'\)") as said:
         assert not tq.make_plan(frozen, 0.5).removed
+    assert len(said) == 1
     small = tf.keras.Model(inputs, tf.keras.layers.Dense(3)(tf.keras.layers.Dense(8, name="first")(inputs)))
     for ratio, align in ((0.1, 1), (0.5, 8)):
         with pytest.warns(UserWarning, match=rf"Received: {ratio} and {align}, by which none of the 1 groups"):

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from tflite_export.bundling import Part, parts_of
-from tflite_export.flatbuffer import read_bytes, read_model
+from tflite_export.flatbuffer import read_model
 from tflite_export.graph import TYPE_BITS, TYPE_NAMES, Graph, TensorType, is_lce
 
 KINDS = ("weights", "scales", "biases", "other constants", "names", "tables")
@@ -99,7 +99,8 @@ def size_report(path: str | os.PathLike[str] | bytes, model: Any = None) -> Size
     Raises:
         ExportError: the file is damaged.
     """
-    data, parsed = read_bytes(path), read_model(path)
+    parsed = read_model(path)
+    total = len(path) if isinstance(path, bytes) else os.path.getsize(path)
     names = sum(_names(subgraph) for subgraph in parsed.subgraphs) + sum(
         len(entry.name or b"")
         for signature in parsed.signatureDefs or []
@@ -117,7 +118,7 @@ def size_report(path: str | os.PathLike[str] | bytes, model: Any = None) -> Size
     for subgraph in parsed.subgraphs:
         kinds["scales"] += sum(_quantization_bytes(tensor.quantization) for tensor in subgraph.tensors)
     kinds["names"] = names
-    kinds["tables"] = len(data) - sum(kinds.values())
+    kinds["tables"] = total - sum(kinds.values())
     layers: dict[str, float] = {}
     if model is not None:
         from tflite_export.floor import floor_by_layer
@@ -126,7 +127,7 @@ def size_report(path: str | os.PathLike[str] | bytes, model: Any = None) -> Size
         floor = math.ceil(sum(layers.values()))
     else:
         floor = kinds["weights"] + kinds["scales"] + kinds["biases"]
-    return SizeReport(len(data), kinds, tuple(rows), floor, "lce" if is_lce(parsed) else "litert", layers)
+    return SizeReport(total, kinds, tuple(rows), floor, "lce" if is_lce(parsed) else "litert", layers)
 
 
 def _names(subgraph: Any) -> int:

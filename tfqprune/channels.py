@@ -235,6 +235,15 @@ class ChannelGraph:
         """The groups that are not frozen."""
         return [group for group in self.groups if group.frozen is None]
 
+    def none_prunable(self, otherwise: str = "") -> str:
+        """What to say of a model with nothing to prune: each group and why it stays whole.
+
+        Args:
+            otherwise: the reason of groups that are not frozen.
+        """
+        whole = "; ".join(f"{group.name!r}: {group.frozen or otherwise}" for group in self.groups)
+        return f"Expected a model with groups that can be pruned. Received: none ({whole or 'no groups'})."
+
     def units(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The group number and the slot within the group of each channel id."""
         unit = self._component[ids]

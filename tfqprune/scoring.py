@@ -129,16 +129,14 @@ def make_plan(
     graph = ChannelGraph(model)
     # Ratios are checked by using them: scoring may take a while.
     zeros = {group.name: np.zeros(group.size) for group in graph.groups}
-    if not plan_from_ratios(graph, ratios, zeros, align=align).removed and any(resolve_ratios(graph, ratios).values()):
+    removed = plan_from_ratios(graph, ratios, zeros, align=align).removed
+    if not graph.prunable:
+        warnings.warn(graph.none_prunable(), stacklevel=2)
+    elif not removed and any(resolve_ratios(graph, ratios).values()):
         warnings.warn(
             f"Expected ratios and align by which units go. Received: {ratios!r} and {align}, by which none of the "
             f"{len(graph.prunable)} groups that are not frozen loses one: the groups are too small for them.",
             stacklevel=2,
-        )
-    if not graph.prunable:
-        whole = "; ".join(f"{group.name!r}: {group.frozen}" for group in graph.groups)
-        warnings.warn(
-            f"Expected a model with groups that can be pruned. Received: none ({whole or 'no groups'}).", stacklevel=2
         )
     chosen = choose_criterion(graph, criterion, data, **options)
     scores = run_criterion(graph, chosen, data, samples=samples)

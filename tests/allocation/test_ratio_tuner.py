@@ -679,6 +679,11 @@ def test_curves_that_do_not_fit_are_refused(make_tuner, train, validation, curve
         ({"size_weight": -0.1}, PlanError, "at least 0"),
         ({"size_weight": math.nan}, PlanError, "at least 0"),
         ({"exclude": ["first", "second", "third", "fourth"]}, BudgetError, "smallest reachable"),
+        (
+            {"exclude": ["first", "second", "third", "fourth"], "budget": tq.Budget(memory=1.0)},
+            PlanError,
+            r"groups that can be pruned\. Received: none \(.*'first': excluded; 'second': excluded",
+        ),
         ({"exclude": ["nothing"]}, PlanError, "'nothing'"),
     ],
 )

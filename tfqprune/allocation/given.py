@@ -35,8 +35,7 @@ def require_groups(graph: ChannelGraph, giving: list[ChannelGroup]) -> list[Chan
         PlanError: there are none.
     """
     if not giving:
-        whole = "; ".join(f"{group.name!r}: {group.frozen or 'excluded, or held by bounds'}" for group in graph.groups)
-        raise PlanError(f"Expected a model with groups that can be pruned. Received: none ({whole or 'no groups'}).")
+        raise PlanError(graph.none_prunable("excluded, or held by bounds"))
     return giving
 
 

@@ -158,7 +158,7 @@ class RatioTuner(Promotion):
             raise PlanError(f"Expected evaluation to be one of {', '.join(_EVALUATIONS)}. Received: {evaluation!r}.")
         whole_number("max_trials", max_trials, PlanError)
         whole_number("promote", promote, PlanError)
-        seed_number(seed, PlanError)
+        seed = seed_number(seed, PlanError)
         check_sensitivity(sensitivity)
         self.goal = Goal(objective, size_weight)
         self.graph = metered_graph(model, budget, meter) if fitter is None else fitter.graph
@@ -179,10 +179,10 @@ class RatioTuner(Promotion):
         outline = fitter or Fitter(self.graph, unscored(self.graph), budget, **self._limits)
         self._limits["meter"] = outline.meter
         if not outline.names:
-            raise PlanError("Expected a model with groups that can be pruned. Received: one in which all are frozen.")
+            raise PlanError(self.graph.none_prunable("excluded"))
         self._starts = resolved_starts(outline, starts)
         directory, project_name = os.fspath(directory or "."), project_name or "ratio_search"
-        facts = self._facts(outline, int(seed), optimizer)
+        facts = self._facts(outline, seed, optimizer)
         bounds = {
             group.name: (int(outline.levels[group.name][0]) / group.size, outline.most[group.name])
             for group in outline.groups
@@ -191,7 +191,7 @@ class RatioTuner(Promotion):
             bounds,
             objective=self.goal.objective,
             max_trials=max_trials,
-            seed=int(seed),
+            seed=seed,
             num_random=num_random,
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
