@@ -55,11 +55,25 @@ def test_saves_and_loads(suffix: str, tmp_path) -> None:
     np.testing.assert_array_equal(again(values), slim(values))
 
 
-def test_masked_saves_and_loads(tmp_path) -> None:
-    model = shake(small_residual())
+def dorefa_and_norms() -> tf.keras.Model:
+    """Quantisers with a scale of the whole kernel, and norms over channels: a mask has something of its own there."""
+    image = K.Input((8, 8, 3))
+    x = K.LayerNormalization()(K.Conv2D(8, 3)(image))
+    quantizers = {
+        "kernel_quantizer": lq.quantizers.DoReFa(2, mode="weights"),
+        "input_quantizer": lq.quantizers.DoReFa(2, mode="activations"),
+    }
+    x = K.LayerNormalization()(lq.layers.QuantConv2D(8, 3, **quantizers)(x))
+    return tf.keras.Model(image, K.Dense(3)(K.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+@pytest.mark.parametrize("make", [small_residual, dorefa_and_norms])
+def test_masked_saves_and_loads(make, suffix: str, tmp_path) -> None:
+    model = shake(make())
     masked = tq.mask(model, random_plan(tq.ChannelGraph(model)))
-    masked.save(str(tmp_path / "masked.keras"))
-    again = tf.keras.models.load_model(str(tmp_path / "masked.keras"))
+    masked.save(str(tmp_path / f"masked{suffix}"))
+    again = tf.keras.models.load_model(str(tmp_path / f"masked{suffix}"))
     values = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32")
     np.testing.assert_array_equal(again(values), masked(values))
 

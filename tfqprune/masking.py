@@ -22,6 +22,7 @@ from tfqprune.rebuild import Arguments, Rebuilder, axes_of, values_of
 from tfqprune.slim import SlimBuilder
 
 
+@lq.utils.register_keras_custom_object  # .h5 files know no other than its plain name
 @tf.keras.utils.register_keras_serializable("tfqprune")
 class KeptQuantizer(lq.quantizers.Quantizer):
     """Quantises only the part of a tensor that stays; the rest is zero.
