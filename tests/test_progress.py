@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import sys
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tfqprune import progress
 
@@ -30,3 +33,14 @@ def test_not_into_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_PATIENCE", 0.0)
     assert list(progress.track(iter("ab"), "reading", 2)) == ["a", "b"]
     assert output.getvalue() == ""
+
+
+def test_in_notebooks_where_widgets_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    notebook = Console(force_jupyter=True)
+    if importlib.util.find_spec("ipywidgets") is None:
+        assert not progress.moves(notebook)
+        (tmp_path / "ipywidgets.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+    assert progress.moves(notebook)
+    assert not progress.moves(Console(file=io.StringIO(), force_jupyter=False))
+    assert progress.moves(Console(file=Terminal(), force_jupyter=False))

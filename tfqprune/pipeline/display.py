@@ -11,6 +11,8 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tfqprune.progress import moves
+
 
 class Display:
     """Prints what goes on, unless it is told to be quiet.
@@ -41,8 +43,8 @@ class Display:
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
-        """A spinner on a terminal while something without a known length goes on."""
-        if not self.verbose or not self.console.is_terminal:
+        """A spinner on a terminal, or in a notebook, while something without a known length goes on."""
+        if not self.verbose or not moves(self.console):
             yield
             return
         with self.console.status(f"  {text}"):
@@ -64,7 +66,7 @@ class Display:
 
 
 class EpochBar(tf.keras.callbacks.Callback):
-    """A bar over the epochs with loss and accuracy; one line at the end where there is no terminal.
+    """A bar over the epochs with loss and accuracy; one line at the end where it cannot move.
 
     Args:
         description: what is trained.
@@ -79,7 +81,7 @@ class EpochBar(tf.keras.callbacks.Callback):
         self._last = ""
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        if not self.console.is_terminal:
+        if not moves(self.console):
             return
         self._bar = Progress(
             TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
