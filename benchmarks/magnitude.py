@@ -51,6 +51,9 @@ def arguments() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument(
+        "--precisions", nargs="+", choices=list(FORMATS), default=list(FORMATS), help="default: all of them"
+    )
     parser.add_argument("--training", type=int, help="epochs after the baseline; default 15 (10)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--report", action="store_true", help="print the tables of the rows that are there, and end")
@@ -197,7 +200,7 @@ def work(given: argparse.Namespace, benches: dict[str, Bench]) -> Iterator[tuple
 def report(rows: list[dict[str, Any]]) -> str:
     """Markdown: every file, then for each file of TFMOT the smallest of ours that is at least as accurate."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: list(FORMATS).index(row["precision"])):  # several processes may add rows
         groups.setdefault(tuple(row[name] for name in SHARED), []).append(row)
     return "\n\n".join(_section(found) for found in groups.values())
 
@@ -287,7 +290,7 @@ def main() -> None:
 
     rows = Rows(given.output, KEY)
     splits = load_data(given)
-    benches = {precision: Bench(given, precision, splits) for precision in FORMATS}
+    benches = {precision: Bench(given, precision, splits) for precision in given.precisions}
     for key, make in work(given, benches):
         rows.once(key, make)
     print(report(rows.rows))
