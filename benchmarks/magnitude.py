@@ -11,6 +11,8 @@
   converter, as it is and with ``Optimize.DEFAULT`` ("combining pruning and quantization" there), and zip.
 - Filter pruning, of the float network and of the one with 2 bits: equal ratios under a memory budget, units ranked by
   the default criterion, batch norms re-estimated, files of ``tflite_export``; zipped as well, for the same comparison.
+- The float network without the filters that its own training had left dead (``tq.remove_dead_channels``), not trained
+  any further: some of what zip finds in the other files. And the same, cut further by equal ratios and trained.
 
 All rows of one data set have the same epochs, batches and learning rate after the baseline. Accuracies are those of the
 files, each run in its own runtime, not of the Keras models. Baselines are those of ``criteria.py``, from ``--cache``.
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import statistics
 import tempfile
@@ -41,9 +44,18 @@ KEY = ("dataset", "limit", "network", "width", "epochs", "training", "precision"
 SHARED = KEY[:6]  # of all rows that are compared with each other
 SPARSITIES = (0.5, 0.7, 0.8, 0.9)
 BUDGETS = (0.74, 0.5, 0.3)
+FURTHER = (0.3, 0.2, 0.1)  # budgets where the dead filters have gone before
 RAMP = 0.5  # share of the steps after which TFMOT's sparsity is final
 PEER = "TFMOT"
 FORMATS = {"float": ("float32", "float16", "int8"), "2": ("packed",)}
+#: rows of a network in the order of the table; a setting belongs in the braces
+WORDS = {
+    "dense": "dense",
+    "dead": "dead filters removed",
+    "filters": "filters, memory {}",
+    "dead and filters": "dead filters removed, then filters, memory {}",
+    PEER: f"{PEER}, sparsity {{}}",
+}
 
 
 def arguments() -> argparse.Namespace:
@@ -79,13 +91,27 @@ class Bench:
         """The baseline as it is."""
         return self.judged(self.model, True, True)
 
+    def dead(self, _setting: float, _seed: int) -> dict[str, Any]:
+        """The baseline without its dead filters."""
+        slim, _ = tq.remove_dead_channels(self.model, self.splits.train)
+        return self.judged(slim, False, True)
+
     def filters(self, memory: float, seed: int) -> dict[str, Any]:
         """Filters cut by equal ratios, and fine-tuned."""
+        return self.cut(self.model, tq.Budget(memory=memory), seed)
+
+    def dead_and_filters(self, memory: float, seed: int) -> dict[str, Any]:
+        """Dead filters removed, then others by equal ratios to a share of the baseline's memory, and fine-tuned."""
+        slim, _ = tq.remove_dead_channels(self.model, self.splits.train)
+        return self.cut(slim, tq.Budget(memory=int(memory * tq.cost(self.model).memory)), seed)
+
+    def cut(self, model: Any, budget: tq.Budget, seed: int) -> dict[str, Any]:
+        """Files of what a budget leaves of a model."""
         from training import CALIBRATION
 
         train = self.splits.train
-        plan = tq.UniformAllocator(tq.Budget(memory=memory)).allocate(self.model, "auto", train)
-        slim = tq.prune(self.model, plan)
+        plan = tq.UniformAllocator(budget).allocate(model, "auto", train)
+        slim = tq.prune(model, plan)
         tq.reestimate_batch_norms(slim, train.x[:CALIBRATION])
         self.tune(slim, seed)
         return self.judged(slim, False, True)
@@ -187,8 +213,11 @@ def work(given: argparse.Namespace, benches: dict[str, Bench]) -> Iterator[tuple
             tasks = [("filters", memory, bench.filters) for memory in BUDGETS]
             if precision == "float":
                 tasks += [(PEER, sparsity, bench.magnitude) for sparsity in SPARSITIES]
+                tasks += [("dead and filters", memory, bench.dead_and_filters) for memory in FURTHER]
             if seed == 0:
                 tasks.insert(0, ("dense", 1.0, bench.dense))
+            if seed == 0 and precision == "float":  # networks of few bits have none
+                tasks.insert(1, ("dead", 1.0, bench.dead))
             for what, setting, make in tasks:
                 key = {**shared, "precision": precision, "what": what, "setting": setting, "seed": seed}
                 yield key, lambda make=make, setting=setting, seed=seed: make(setting, seed)
@@ -200,7 +229,8 @@ def work(given: argparse.Namespace, benches: dict[str, Bench]) -> Iterator[tuple
 def report(rows: list[dict[str, Any]]) -> str:
     """Markdown: every file, then for each file of TFMOT the smallest of ours that is at least as accurate."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: list(FORMATS).index(row["precision"])):  # several processes may add rows
+    order = list(itertools.product(FORMATS, WORDS))
+    for row in sorted(rows, key=lambda row: order.index((row["precision"], row["what"]))):
         groups.setdefault(tuple(row[name] for name in SHARED), []).append(row)
     return "\n\n".join(_section(found) for found in groups.values())
 
@@ -223,7 +253,8 @@ def _section(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join(
         [
             f"**{first['dataset']}{part}, {name}**: {first['epochs']} epochs of baseline, {first['training']} more for "
-            f"every row but the dense ones, {seeds} seed{'s, means' * (seeds > 1)}. Accuracies are the files'.",
+            "every row but the dense one and the one without dead filters, "
+            f"{seeds} seed{'s, means' * (seeds > 1)}. Accuracies are the files'.",
             table(head, body),
             f"For each file of {PEER} the smallest zipped file of ours with at least its validation accuracy:",
             _matches(files),
@@ -239,12 +270,11 @@ def _files(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for label, file in row["files"].items():
             key = (row["precision"], row["what"], row["setting"], label)
             cells.setdefault(key, []).append({**file, "params": row["params"]})
-    words = {"dense": "dense", "filters": "filters, memory {}", PEER: f"{PEER}, sparsity {{}}"}
     return [
         {
             "network": "float" if precision == "float" else f"{precision} bits",
             "peer": what == PEER,
-            "what": words[what].format(setting),
+            "what": WORDS[what].format(setting),
             "file": label,
             **{
                 name: statistics.mean(file[name] for file in found)
