@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import tfqprune as tq
+from tfqprune.dead import dead_counts, dead_hint
 from tfqprune.errors import DataError, PlanError
 from tfqprune.precision import variable_value
 from tfqprune.testing import shake
@@ -466,3 +467,43 @@ def test_indices_are_asked_for() -> None:
     slim, plan = tq.remove_dead_channels(model, indices)
     assert plan.removed == {"conv[1]": (0,)}  # conv[0] are the channels of the table
     np.testing.assert_allclose(slim(indices), model(indices), rtol=1e-5, atol=1e-5)
+
+
+# What batch norms alone tell: gamma 0 is a deviation of 0.
+class TestCounts:
+    def test_by_hand(self) -> None:
+        model = chain()
+        kill(model, "norm", {1: 0.7, 3: -0.4})
+        graph = tq.ChannelGraph(model)
+        assert dead_counts(graph) == {"first": 2}
+        hint = dead_hint(graph)
+        assert hint is not None
+        assert hint.startswith("2 of 7 prunable units are constant behind their batch norm.")  # 4 and 3 units
+
+    def test_none_is_dead(self) -> None:
+        graph = tq.ChannelGraph(chain())
+        assert dead_counts(graph) == {}
+        assert dead_hint(graph) is None
+
+    def test_a_group_keeps_its_last_unit(self) -> None:
+        model = chain()
+        kill(model, "norm", dict.fromkeys(range(4), 0.5))
+        slim, plan = tq.remove_dead_channels(model)
+        assert dead_counts(tq.ChannelGraph(model)) == {"first": 3} == {k: len(v) for k, v in plan.removed.items()}
+        assert dead_counts(tq.ChannelGraph(slim)) == {}
+
+    def test_a_tolerance_above_all_deviations(self) -> None:
+        assert dead_counts(tq.ChannelGraph(chain()), tolerance=100) == {"first": 3}
+
+    def test_a_residual_sum_lives_while_one_of_its_branches_does(self) -> None:
+        image = K.Input((6, 6, 2))
+        branches = [
+            K.BatchNormalization(name=f"norm{i}")(K.Conv2D(4, 3, padding="same", name=f"conv{i}")(image)) for i in "ab"
+        ]
+        x = K.GlobalAveragePooling2D()(K.ReLU()(K.Add()(branches)))
+        model = shake(tf.keras.Model(image, K.Dense(2)(x)))
+        kill(model, "norma", {0: 0.0, 1: 0.0})
+        assert dead_counts(tq.ChannelGraph(model)) == {}
+        kill(model, "normb", {1: 0.3})
+        (count,) = dead_counts(tq.ChannelGraph(model)).values()
+        assert count == 1

@@ -25,6 +25,9 @@ from tfqprune.slim import SlimBuilder
 
 _BATCH = 64
 _SAME = 1e-6  # relative: constants and codes that differ by no more are the same
+#: largest standard deviation of a dead channel
+TOLERANCE = 1e-3
+
 _GROWTH = (1, 2, 4, 8, 16, 32)  # pixels more where a size is open: odd and even behind any number of halvings
 
 #: name of a layer and of its weight -> what is added to it, in its original shape
@@ -32,7 +35,7 @@ Shifts = dict[tuple[str, str], np.ndarray]
 
 
 def remove_dead_channels(
-    model: tf.keras.Model, data: Any = None, *, tolerance: float = 1e-3, samples: int = SAMPLES
+    model: tf.keras.Model, data: Any = None, *, tolerance: float = TOLERANCE, samples: int = SAMPLES
 ) -> tuple[tf.keras.Model, PruningPlan]:
     """Removes channels that are constant behind their batch norm, without changing what the model computes.
 
@@ -69,6 +72,32 @@ def remove_dead_channels(
     notes = {"tolerance": tolerance, "left": found.left}
     plan = PruningPlan(found.removed, sizes, fingerprint(graph), "dead", notes)
     return _ShiftedBuilder(graph, graph.alive(found.removed), found.shifts).build(), plan
+
+
+def dead_counts(graph: ChannelGraph, tolerance: float = TOLERANCE) -> dict[str, int]:
+    """How many units of each prunable group are constant behind every batch norm that they pass, where any are.
+
+    A quick look without a forward pass: :func:`remove_dead_channels` may leave some of them, or find others.
+
+    Args:
+        graph: the model's channels.
+        tolerance: largest standard deviation of a dead channel, at least 0.
+    """
+    most = _deviations(graph)[1]
+    counts = {group.name: len(_candidates(most[graph.units_of(group)], tolerance)) for group in graph.prunable}
+    return {name: count for name, count in counts.items() if count}
+
+
+def dead_hint(graph: ChannelGraph) -> str | None:
+    """What to do about dead channels before anything else is cut; None where there are none."""
+    count = sum(dead_counts(graph).values())
+    if not count:
+        return None
+    return (
+        f"{count:,} of {sum(group.size for group in graph.prunable):,} prunable units are constant behind their batch "
+        "norm. Take them out first, it changes no result: tq.remove_dead_channels(model, data), or tfqprune prune "
+        "--dead."
+    )
 
 
 @dataclass
@@ -114,33 +143,18 @@ class _Search:
 
     def run(self) -> _Found:
         found = _Found()
-        least, within = self._deviations()
+        least, most = _deviations(self.graph, self.tolerance)
         for group in self.graph.prunable:
             units = self.graph.units_of(group)
-            dead = np.flatnonzero(least[units] <= self.tolerance).tolist()
-            if len(dead) == group.size:
-                dead.remove(int(np.argmax(least[units])))  # no group loses its last unit
+            dead = _candidates(least[units], self.tolerance)
             reasons: dict[str, int] = defaultdict(int)
             for slot in dead:
-                reason = self._try(found, group, slot, float(within[units[slot]]))
+                reason = self._try(found, group, slot, float(most[units[slot]]))
                 if reason:
                     reasons[reason] += 1
             if reasons:
                 found.left[group.name] = "; ".join(f"{count} units: {reason}" for reason, count in reasons.items())
         return found
-
-    def _deviations(self) -> tuple[np.ndarray, np.ndarray]:
-        """By unit: the least standard deviation behind the batch norms that it passes, and the largest tolerated."""
-        least, within = np.full(self.graph.unit_count, np.inf), np.zeros(self.graph.unit_count)
-        for record in self.graph.records.values():
-            if _along_channels(record):
-                layer, units = record.layer, self.graph.unit_index(record.roles["out"])
-                variance = precision.variable_value(layer.moving_variance).astype(np.float64)
-                gamma = 1.0 if layer.gamma is None else np.abs(precision.variable_value(layer.gamma))
-                deviation = gamma * np.sqrt(variance / (variance + layer.epsilon))
-                np.minimum.at(least, units, deviation)
-                np.maximum.at(within, units, np.where(deviation <= self.tolerance, deviation, 0.0))
-        return least, within
 
     def _try(self, found: _Found, group: ChannelGroup, slot: int, deviation: float) -> str | None:
         """Adds a unit to what goes, with the shifts that replace it; or says why it stays."""
@@ -311,6 +325,31 @@ def _response(reader: Consumer, positions: np.ndarray, constant: np.ndarray) -> 
 def _summed(kernel: np.ndarray) -> np.ndarray:
     """A kernel's weights summed over all axes but the last two."""
     return kernel.astype(np.float64).sum(axis=tuple(range(kernel.ndim - 2)))
+
+
+def _deviations(graph: ChannelGraph, limit: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
+    """By unit: the least standard deviation behind the batch norms that it passes, and the largest up to a limit.
+
+    A unit that passes none has infinity for both.
+    """
+    least, most = np.full(graph.unit_count, np.inf), np.zeros(graph.unit_count)
+    for record in graph.records.values():
+        if _along_channels(record):
+            layer, units = record.layer, graph.unit_index(record.roles["out"])
+            variance = precision.variable_value(layer.moving_variance).astype(np.float64)
+            gamma = 1.0 if layer.gamma is None else np.abs(precision.variable_value(layer.gamma))
+            deviation = gamma * np.sqrt(variance / (variance + layer.epsilon))
+            np.minimum.at(least, units, deviation)
+            np.maximum.at(most, units, np.where(deviation <= limit, deviation, 0.0))
+    return least, np.where(np.isfinite(least), most, np.inf)
+
+
+def _candidates(deviations: np.ndarray, tolerance: float) -> list[int]:
+    """Units of a group that may be dead; no group loses its last one."""
+    dead: list[int] = np.flatnonzero(deviations <= tolerance).tolist()
+    if len(dead) == len(deviations):
+        dead.remove(int(np.argmax(deviations)))
+    return dead
 
 
 def _along_channels(record: LayerRecord) -> bool:

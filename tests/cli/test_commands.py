@@ -16,6 +16,7 @@ from tests.cli.conftest import Run
 from tfqprune import zoo
 from tfqprune.cli import app
 from tfqprune.data import load
+from tfqprune.loading import load_model
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -83,6 +84,8 @@ class TestPrune:
         for arguments, code, said in [
             (("-r", 0.3, "-b", "memory=0.5"), 2, "Received: --ratio and --budget."),
             ((), 2, "Received: none of them."),
+            (("-r", 0.3, "--dead"), 2, "Received: --ratio and --dead."),
+            (("--dead", "--align", 8), 2, "Expected no --align with --dead"),
             (("-r", 0.3, "--epochs", 2), 1, "Expected data to fine-tune on: give --data."),
             (("-b", "memory=0.5", "--method", "sensitivity"), 1, "Expected data to judge groups by"),
             (("-r", 0.3, "--data", "none.npz"), 1, "Received: 'none.npz', which does not exist."),
@@ -105,6 +108,30 @@ class TestPrune:
         assert answer.err.startswith("Error: Expected a new file.")
         assert answer.err.count("\n") == 1
         assert slim.read_text() == "mine"
+
+    def test_dead_channels(self, run: Run, tmp_path: Path) -> None:
+        """Two of eight filters are constants: hinted at, taken away, and the results stay."""
+        tf.keras.utils.set_random_seed(0)
+        layers = [K.Conv2D(8, 3), K.BatchNormalization(name="norm"), K.ReLU(), K.GlobalAveragePooling2D(), K.Dense(3)]
+        model = tf.keras.Sequential([K.Input((6, 6, 1)), *layers])
+        model.get_layer("norm").gamma.assign([1, 0, 1, 1, 0, 1, 1, 1])
+        model.get_layer("norm").beta.assign([0.1, 0.5, 0, 0, -0.5, 0, 0, 0])
+        path, slim = tmp_path / "model.keras", tmp_path / "slim.keras"
+        model.save(path)
+        listed = run("summary", path)
+        assert "2 of 8 prunable units are constant behind their batch norm." in " ".join(listed.out.split())
+        assert [group["dead"] for group in run("summary", path, "--json").json["groups"]] == [0, 2, 0]
+        answer = run("prune", path, "-r", 0.25, "-o", tmp_path / "quarter.keras")
+        assert (answer.code, answer.err.count("Warning: 2 of 8 prunable units are constant")) == (0, 1)
+        answer = run("prune", path, "--dead", "-o", slim)
+        assert (answer.code, answer.err) == (0, "")
+        assert "2 of 12 units go, constant behind their batch norm." in answer.out  # one of the image, eight, three
+        left = load_model(slim)
+        x = np.random.default_rng(0).normal(size=(5, 6, 6, 1)).astype("float32")
+        np.testing.assert_allclose(left(x), model(x), rtol=1e-5, atol=1e-6)
+        assert left.count_params() == 6 * 9 + 6 + 4 * 6 + 6 * 3 + 3
+        assert not (tmp_path / "slim.plan.json").exists()
+        assert run("summary", slim, "--json").json["groups"][1]["dead"] == 0
 
     def test_images_of_any_size(self, run: Run, tmp_path: Path) -> None:
         """What cannot be counted is left empty, when all the work is done."""

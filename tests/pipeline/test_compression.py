@@ -71,6 +71,26 @@ def test_figures(result, trained: tf.keras.Model, digits: DataSplits) -> None:
     assert result.best.row.accuracy == max(variant.row.accuracy for variant in result.variants[1:])
 
 
+def test_dead_channels_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal ratios would take as many living channels as dead ones."""
+    layers = [
+        tf.keras.layers.Conv2D(8, 3),
+        tf.keras.layers.BatchNormalization(),
+        tf.keras.layers.GlobalAveragePooling2D(),
+        tf.keras.layers.Dense(3),
+    ]
+    model = tf.keras.Sequential([tf.keras.layers.Input((6, 6, 1)), *layers])
+    model.layers[1].gamma.assign([1, 0, 1, 0, 1, 1, 1, 1])
+    rng = np.random.default_rng(0)
+    part = rng.normal(size=(30, 6, 6, 1)).astype("float32"), np.arange(30) % 3
+    for name, warned in (("dead", 1), ("clean", 0)):
+        tq.compress(model, part, part, budget=tq.Budget(memory=0.8), method="uniform", output_dir=tmp_path / name,
+                    epochs=0, report=False)  # fmt: skip
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.count("2 of 8 prunable units are constant behind their batch norm.") == warned
+        model, _ = tq.remove_dead_channels(model, part[0])
+
+
 def test_a_file_above_the_budget_is_explained(tmp_path: Path) -> None:
     """Batch norms of a new network are all equal, and stored once; re-estimated ones are not."""
     tf.keras.utils.set_random_seed(0)

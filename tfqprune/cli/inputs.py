@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from tfqprune.cli.session import Session
 from tfqprune.errors import DataError, ExportError, ModelLoadError, OutputError
 
 if TYPE_CHECKING:
+    from tfqprune.channels import ChannelGraph
     from tfqprune.data import DataSplits
 
 
@@ -92,6 +94,14 @@ def open_model(session: Session, path: Path, trust: bool) -> Any:
 
     with session.working(f"loading {path}"):
         return load_model(path, trust=trust)
+
+
+def hint_at_dead_channels(graph: ChannelGraph) -> None:
+    """Warns of channels that can go at no price, of which ratios and budgets do not know."""
+    from tfqprune.dead import dead_hint
+
+    if hint := dead_hint(graph):
+        warnings.warn(hint, stacklevel=2)
 
 
 def samples_of(model: Any, data: DataSplits) -> list[str]:

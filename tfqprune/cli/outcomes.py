@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tfqprune.cli.session import Outcome
@@ -14,7 +16,15 @@ if TYPE_CHECKING:
 
 
 def before_and_after(
-    dense: Any, slim: Any, plan: PruningPlan, data: DataSplits | None, files: dict[str, Path], **more: Any
+    dense: Any,
+    slim: Any,
+    plan: PruningPlan,
+    data: DataSplits | None,
+    files: dict[str, Path],
+    *,
+    how: str | None = None,
+    stays: Mapping[str, str] = MappingProxyType({}),
+    **more: Any,
 ) -> Outcome:
     """A slim model beside the one that it came from: costs, accuracy on the test data, ratios.
 
@@ -24,6 +34,8 @@ def before_and_after(
         plan: by which.
         data: to take the accuracy on, or None.
         files: what was written: what -> where.
+        how: what made units go; None: the plan's criterion.
+        stays: group -> units that could have gone, and why they stay.
         more: further results for machines.
     """
     from tfqprune.pipeline.variants import accuracy, counts
@@ -34,6 +46,7 @@ def before_and_after(
         right = None if data is None else accuracy(model, data.test.x, data.test.y)
         rows.append(VariantRow(name, right, **counts(model)))
     removed, units = sum(map(len, plan.removed.values())), sum(plan.sizes.values())
+    criterion = plan.criterion or "the plan"
     kept = {"accuracy", "params", "macs", "bops", "memory"}
     return Outcome(
         {
@@ -47,7 +60,8 @@ def before_and_after(
         },
         [
             tables.comparison_table(NetworkReport(dense.name, tuple(rows))),
-            f"{removed} of {units} units go, ranked by {plan.criterion or 'the plan'}.",
+            f"{removed} of {units} units go, {how or f'ranked by {criterion}'}.",
+            *(f"{group} keeps {reason}." for group, reason in stays.items()),
             *(f"{what}: {path}" for what, path in files.items()),
         ],
     )

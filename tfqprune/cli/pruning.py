@@ -1,4 +1,4 @@
-"""``tfqprune prune``: a slim model by ratio, by budget or by a plan that exists."""
+"""``tfqprune prune``: a slim model by ratio, by budget, by a plan that exists, or without its dead channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import typer
 from tfqprune.cli import names
 from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import complete_budget, parse_budget, parse_ratios
-from tfqprune.cli.inputs import beside, free_file, open_data, open_model, require_data, require_model, settings_of
+from tfqprune.cli.inputs import (
+    beside,
+    free_file,
+    hint_at_dead_channels,
+    open_data,
+    open_model,
+    require_data,
+    require_model,
+    settings_of,
+)
 from tfqprune.cli.outcomes import before_and_after
 from tfqprune.cli.plans import allocated
 from tfqprune.cli.session import Outcome, Session
@@ -47,6 +56,14 @@ def prune(
     plan: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A plan made before (plan.json).", rich_help_panel="Pruning")
     ] = None,
+    dead: Annotated[
+        bool,
+        typer.Option(
+            "--dead",
+            help="Remove channels that are constant behind their batch norm: the results stay the same.",
+            rich_help_panel="Pruning",
+        ),
+    ] = False,
     method: Annotated[
         str,
         names.choice(
@@ -71,18 +88,19 @@ def prune(
     trust: opt.Trust = False,
     overwrite: opt.Overwrite = False,
 ) -> Outcome:
-    """Make a slim model of MODEL: by --ratio, --budget or --plan.
+    """Make a slim model of MODEL: by --ratio, --budget or --plan, or --dead.
 
     With --data, the criterion looks at samples, batch norms are re-estimated, and --epochs fine-tunes. The plan is
-    written beside the output.
+    written beside the output; after --dead, which moves constants into biases, the model alone is.
     """  # fmt: skip
-    given = [name for name, value in (("--ratio", ratio), ("--budget", budget), ("--plan", plan)) if value]
+    ways = (("--ratio", ratio), ("--budget", budget), ("--plan", plan), ("--dead", dead))
+    given = [name for name, value in ways if value]
     if len(given) != 1:
         raise typer.BadParameter(
-            f"Expected one of --ratio, --budget and --plan. Received: {' and '.join(given) or 'none of them'}."
+            f"Expected one of --ratio, --budget, --plan and --dead. Received: {' and '.join(given) or 'none of them'}."
         )
     idle = {"--method": method != "uniform"} if not budget else {}
-    if plan is not None:
+    if plan is not None or dead:
         idle |= {"--criterion": criterion != "auto", "--align": align != 1, "--exclude": bool(exclude)}
     if any(idle.values()):
         said = " and ".join(name for name, there in idle.items() if there)
@@ -94,6 +112,8 @@ def prune(
     if plan is not None and not plan.is_file():
         raise PlanError(f"Expected a plan. Received: '{plan}', which does not exist.")
     files = {"model": output, "plan": beside(output, "plan.json"), "settings": settings_of(output)}
+    if dead:
+        del files["plan"]  # prune() by the plan alone would forget the constants
     free_file(output, overwrite, _SUFFIXES)
     for path in list(files.values())[1:]:
         if path != plan:  # a plan may stay where it is
@@ -105,6 +125,8 @@ def prune(
         splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
     import tensorflow as tf
 
+    from tfqprune.channels import ChannelGraph
+    from tfqprune.dead import remove_dead_channels
     from tfqprune.pipeline.display import Display
     from tfqprune.pipeline.line import save_model
     from tfqprune.plan import PruningPlan
@@ -112,17 +134,22 @@ def prune(
     from tfqprune.scoring import make_plan
     from tfqprune.slim import prune as cut
 
+    if not (dead or plan):
+        hint_at_dead_channels(ChannelGraph(dense))
     tf.keras.utils.set_random_seed(seed)
     samples = None if splits is None else splits.train
-    if plan is not None:
-        made = PruningPlan.load(plan)
-    elif bounds is not None:
-        options: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
-        made = allocated(method, dense, bounds, criterion, splits, options)
+    if dead:
+        slim, made = remove_dead_channels(dense, samples)
     else:
-        made = make_plan(dense, _without(dense, ratios, exclude or ()), criterion, samples, align)
-    slim = cut(dense, made)
-    if splits is not None:
+        if plan is not None:
+            made = PruningPlan.load(plan)
+        elif bounds is not None:
+            options: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
+            made = allocated(method, dense, bounds, criterion, splits, options)
+        else:
+            made = make_plan(dense, _without(dense, ratios, exclude or ()), criterion, samples, align)
+        slim = cut(dense, made)
+    if splits is not None and (epochs or not dead):
         reestimate_batch_norms(slim, splits.train)
         if epochs:
             with Display(session.verbosity).training("fine-tuning") as callbacks:
@@ -132,9 +159,15 @@ def prune(
                 )  # fmt: skip
             reestimate_batch_norms(slim, splits.train)
     save_model(slim, output)
-    made.save(files["plan"])
+    if "plan" in files:
+        made.save(files["plan"])
     session.save_settings(files["settings"])
-    return before_and_after(dense, slim, made, splits, files)
+    if not dead:
+        return before_and_after(dense, slim, made, splits, files)
+    stays = made.notes["left"]
+    return before_and_after(
+        dense, slim, made, splits, files, how="constant behind their batch norm", stays=stays, left=stays
+    )
 
 
 def _without(model: Any, ratios: Any, exclude: Any) -> Any:

@@ -10,7 +10,15 @@ import typer
 from tfqprune.cli import names
 from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import parse_budget
-from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model, samples_of
+from tfqprune.cli.inputs import (
+    free_folder,
+    hint_at_dead_channels,
+    open_data,
+    open_model,
+    require_data,
+    require_model,
+    samples_of,
+)
 from tfqprune.cli.outcomes import before_and_after
 from tfqprune.cli.plans import allocated
 from tfqprune.cli.session import Outcome, Session
@@ -100,6 +108,7 @@ def search(
     from tfqprune.pipeline.line import save_model
 
     graph = ChannelGraph(dense)
+    hint_at_dead_channels(graph)
     limits: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
     # Refuses a budget that cannot be met, before a folder is made; what it measured is not measured again.
     limits["meter"] = Fitter(graph, unscored(graph), bounds, **limits).meter

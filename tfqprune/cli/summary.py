@@ -19,22 +19,30 @@ def summary(session: Session, model: opt.Model, trust: opt.Trust = False) -> Out
     loaded = open_model(session, model, trust)
     from tfqprune.channels import ChannelGraph
     from tfqprune.costs import cost
+    from tfqprune.dead import dead_counts, dead_hint
     from tfqprune.report import tables
 
     with session.working("tracing channels"):
         total, graph = cost(loaded), ChannelGraph(loaded)
-    groups = _groups(graph)
+    groups, hint = _groups(graph, dead_counts(graph)), dead_hint(graph)
     return Outcome(
         {"model": loaded.name, "cost": asdict(total), "groups": groups},
         [
             tables.cost_table(loaded.name, [asdict(layer) for layer in total.layers], total.as_dict()),
             tables.group_table(groups),
+            *([hint] if hint else []),
         ],
     )
 
 
-def _groups(graph: ChannelGraph) -> list[dict[str, object]]:
+def _groups(graph: ChannelGraph, dead: dict[str, int]) -> list[dict[str, object]]:
     return [
-        {"name": group.name, "units": group.size, "layers": list(group.layers), "frozen": group.frozen}
+        {
+            "name": group.name,
+            "units": group.size,
+            "dead": dead.get(group.name, 0),
+            "layers": list(group.layers),
+            "frozen": group.frozen,
+        }
         for group in graph.groups
     ]

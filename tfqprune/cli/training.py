@@ -8,7 +8,15 @@ import typer
 
 from tfqprune.cli import options as opt
 from tfqprune.cli.amounts import parse_budget
-from tfqprune.cli.inputs import free_folder, open_data, open_model, require_data, require_model, samples_of
+from tfqprune.cli.inputs import (
+    free_folder,
+    hint_at_dead_channels,
+    open_data,
+    open_model,
+    require_data,
+    require_model,
+    samples_of,
+)
 from tfqprune.cli.outcomes import before_and_after
 from tfqprune.cli.session import Outcome, Session
 
@@ -65,6 +73,7 @@ def train_prune(
 
     tf.keras.utils.set_random_seed(seed)
     graph = ChannelGraph(dense)
+    hint_at_dead_channels(graph)
     limits: dict[str, Any] = {"align": align, "exclude": tuple(exclude or ())}
     # What cannot be done is said before a folder is made.
     Fitter(graph, unscored(graph), bounds, **limits)

@@ -22,6 +22,7 @@ from tfqprune.allocation.project import plain
 from tfqprune.budget import Budget, check_budget
 from tfqprune.channels import ChannelGraph
 from tfqprune.criteria import get_criterion
+from tfqprune.dead import dead_hint
 from tfqprune.errors import BudgetError, DataError, ModelTypeError, PlanError, seed_number, whole_number
 from tfqprune.evaluation import PlanEvaluator
 from tfqprune.fitting import Fitter, names_of
@@ -193,6 +194,8 @@ def compress(
     line = Line(model, graph, folder, display, test_part, format, optimize, metric)
 
     display.heading(f"{title or model.name}: dense")
+    if hint := dead_hint(graph):
+        display.say(f"  [yellow]{hint}[/yellow]")
     variants = [line.variant(DENSE)]
     for name in methods:
         display.heading(f"{title or model.name}: {name} ratios to {budget}")

@@ -61,11 +61,15 @@ def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     """Channel groups.
 
     Args:
-        groups: each with name, units, layers (names) and frozen (None or the reason).
+        groups: each with name, units, layers (names), frozen (None or the reason) and, where they were counted, dead
+            units; their column is shown where there are any.
     """
+    dead = any(group.get("dead") for group in groups)
     table = Table(title="Channel groups", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("group", overflow="fold")
     table.add_column("units", justify="right")
+    if dead:
+        table.add_column("dead", justify="right")
     table.add_column("layers", overflow="fold")
     table.add_column("prunable")
     for group in groups:
@@ -73,7 +77,11 @@ def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         frozen = group["frozen"]
         table.add_row(
-            escape(group["name"]), str(group["units"]), escape(shown), f"no: {escape(frozen)}" if frozen else "yes"
+            escape(group["name"]),
+            str(group["units"]),
+            *([str(group["dead"])] if dead else []),
+            escape(shown),
+            f"no: {escape(frozen)}" if frozen else "yes",
         )
     return table
 
