@@ -230,21 +230,21 @@ def work(given: argparse.Namespace, precision: str) -> list[tuple[dict[str, Any]
 def report(rows: list[dict[str, Any]]) -> str:
     """A table for each network and budget, in Markdown; means over seeds."""
     blocks = []
-    for (dataset, limit, network, width, precision, epochs), cells in _by_setting(rows).items():
+    for (dataset, limit, network, width, precision, epochs), cells in by_setting(rows).items():
         whole = cells["1 dense"][0]
-        bits = {"binary": "binary (1/1)", "float": "float"}.get(precision, f"DoReFa ({precision}/{precision})")
+        kind = {"binary": "binary (1/1)", "float": "float"}.get(precision, f"DoReFa ({precision}/{precision})")
         images = "" if limit is None else f", {limit} images"
         formats = list(whole["files"])
         heads = ["budget", "method", "epochs after the baseline", "seeds", "test", "validation"]
         heads += ["params", "MACs", "BOPs", "memory"]
         heads += [f"`{name}`: {what}" for name in formats for what in ("bytes", "latency", "RAM")]
         lines = [
-            f"**{_network(network, width)}, {bits}, {dataset}{images}, {epochs} epochs of baseline**",
+            f"**{network_name(network, width)}, {kind}, {dataset}{images}, {epochs} epochs of baseline**",
             "",
             f"| {' | '.join(heads)} |",
             "| ---: | --- |" + " ---: |" * (len(heads) - 2),
         ]
-        order = sorted(cells, key=lambda name: (-float(name.split()[0]), -statistics.mean(_tests(cells[name]))))
+        order = sorted(cells, key=lambda name: (-float(name.split()[0]), -statistics.mean(accuracies(cells[name]))))
         lines += [_line(cells[name], whole, formats) for name in order]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -258,19 +258,21 @@ def in_short(row: dict[str, Any]) -> bool:
 def summary(rows: list[dict[str, Any]]) -> str:
     """Rows chosen by :func:`in_short`, a line for each method, in Markdown; the best first."""
     lines = []
-    for (_, _, network, width, precision, _), cells in _by_setting(rows).items():
-        bits = {"binary": "binary", "float": "float"}.get(precision, f"{precision} bits")
-        for found in sorted(cells.values(), key=lambda found: (-found[0]["budget"], -statistics.mean(_tests(found)))):
+    for (_, _, network, width, precision, _), cells in by_setting(rows).items():
+        for found in sorted(
+            cells.values(), key=lambda found: (-found[0]["budget"], -statistics.mean(accuracies(found)))
+        ):
             costs = {name: statistics.mean(row["cost"][name] for row in found) for name in ("params", "macs")}
             small = statistics.mean(min(file["bytes"] for file in row["files"].values()) for row in found)
             lines.append(
-                [f"{_network(network, width)}, {bits}", found[0]["method"], str(len(found)), _percent(_tests(found)),
+                [f"{network_name(network, width)}, {bits(precision)}", found[0]["method"], str(len(found)),
+                 percent(accuracies(found)),
                  f"{costs['params'] / 1e3:.0f} k", f"{costs['macs'] / 1e6:.1f} M", f"{small / 1024:.1f} KiB"]
             )  # fmt: skip
     return table(["network", "method", "seeds", "test", "parameters", "MACs", "smallest .tflite"], lines)
 
 
-def _by_setting(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]:
+def by_setting(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]:
     """Rows that may be compared with one another, of these the seeds of one budget and method."""
     settings: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
@@ -279,15 +281,23 @@ def _by_setting(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, l
     return settings
 
 
-def _network(name: str, width: float) -> str:
+def bits(precision: str) -> str:
+    """A precision in a word or two."""
+    return precision if precision in ("binary", "float") else f"{precision} bits"
+
+
+def network_name(name: str, width: float) -> str:
+    """With its width, where that is not the usual one."""
     return name if width == 1 else f"{name}, width {width:g}"
 
 
-def _tests(found: list[dict[str, Any]], split: str = "test") -> list[float]:
+def accuracies(found: list[dict[str, Any]], split: str = "test") -> list[float]:
+    """Of each seed, in percent."""
     return [100 * row[split] for row in found]
 
 
-def _percent(values: list[float]) -> str:
+def percent(values: list[float]) -> str:
+    """Mean and, of several, standard deviation."""
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{spread} %"
 
@@ -301,7 +311,7 @@ def _line(found: list[dict[str, Any]], whole: dict[str, Any], formats: list[str]
         training = f"{first['training'] + first['baseline_epochs']}, and no baseline"
     cells = [
         f"{first['budget']:g}", first["method"], training, str(len(found)),
-        _percent(_tests(found)), _percent(_tests(found, "validation")),
+        percent(accuracies(found)), percent(accuracies(found, "validation")),
     ]  # fmt: skip
     for name in COSTS:
         mean = statistics.mean(row["cost"][name] for row in found)

@@ -237,7 +237,7 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 def _section(rows: list[dict[str, Any]]) -> str:
     first = rows[0]
-    files = _files(rows)
+    files = files_of(rows)
     head = ["network", "what", "parameters", "file", "bytes", "zipped", "validation, %", "test, %"]
     body = [
         [
@@ -263,7 +263,7 @@ def _section(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _files(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def files_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry for each file, means over seeds."""
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -285,16 +285,23 @@ def _files(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def match(files: list[dict[str, Any]], file: dict[str, Any], network: str) -> dict[str, Any] | None:
+    """The smallest zipped file of ours, of one network, with at least the validation accuracy of a file."""
+    good = [
+        own
+        for own in files
+        if not own["peer"] and not own["file"].startswith("TF converter")
+        if own["network"] == network and own["validation"] >= file["validation"]
+    ]
+    return min(good, key=lambda own: own["zipped"], default=None)
+
+
 def _matches(files: list[dict[str, Any]]) -> str:
-    ours = [file for file in files if not file["peer"] and not file["file"].startswith("TF converter")]
     body = []
     for file in (file for file in files if file["peer"]):
         cells = [f"{file['what']}: {file['file']}", f"{file['zipped']:,.0f}", f"{100 * file['test']:.2f}"]
         for network in ("float", "2 bits"):
-            good = [
-                own for own in ours if own["network"] == network and own["validation"] >= file["validation"]
-            ]  # fmt: skip
-            best = min(good, key=lambda own: own["zipped"], default=None)
+            best = match(files, file, network)
             cells += (
                 ["none", "-", "-", "-"]
                 if best is None

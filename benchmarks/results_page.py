@@ -19,6 +19,7 @@ from typing import Any
 import grid
 import magnitude
 import published
+from answers import answers
 from search_report import final_table, search_table, setting_name
 from tables import commands, render, source
 
@@ -48,6 +49,12 @@ def kept(name: str) -> Any:
     """What a benchmark kept, or None."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def from_all() -> str | None:
+    """The answers in short."""
+    found = {path.stem: kept(path.stem) for path in sorted(RESULTS.glob("*.json"))}
+    return answers(found) if found else None
 
 
 def from_grid() -> str | None:
@@ -91,6 +98,7 @@ def from_search() -> str | None:
 
 TABLES: dict[Path, dict[str, Callable[[], str | None]]] = {
     DOCUMENT: {
+        "answers": from_all,
         "grid": from_grid,
         "published": from_published,
         "search": from_search,

@@ -73,6 +73,39 @@ def test_methods_at_half_of_the_memory_by_hand(load_benchmark: Load) -> None:
     assert cells(text, "net, 2 bits | uniform")[2:] == ["2", "75.0 ± 7.1 %", "3 k", "3.0 M", "2.0 KiB"]
 
 
+def test_answers_by_hand(load_benchmark: Load) -> None:
+    """The method is chosen on validation images; of TFMOT's files of one sparsity the smallest counts."""
+    answers = load_benchmark("answers")
+    row = {
+        "dataset": "cifar10", "limit": None, "network": "net", "width": 1.0, "precision": "2", "baseline_epochs": 9,
+    }  # fmt: skip
+    rows = [
+        {**row, "method": "dense", "budget": 1.0, "validation": 0.9, "test": 0.9},
+        {**row, "method": "uniform", "budget": 0.5, "validation": 0.8, "test": 0.6},
+        {**row, "method": "bayesian", "budget": 0.5, "validation": 0.7, "test": 0.8},
+        {**row, "method": "random", "budget": 0.5, "validation": 0.85, "test": 0.5},
+        {**row, "method": "bayesian", "budget": 0.3, "validation": 0.99, "test": 0.4},
+    ]
+    ((question, ours, beside, _),) = answers.budgets(rows)
+    assert (question, ours) == ("net, 2 bits, at 0.5 of its memory", "uniform 60.0 %")
+    assert beside == "dense 90.0 %, random 50.0 %"
+    assert list(answers.budgets(rows[:1])) == []  # nothing pruned is no answer
+
+    entry = {"precision": "float", "network": "net", "setting": 0.5, "params": 1}
+    right = {"validation": 0.8, "test": 0.75}
+    large, small = ({"bytes": 9, "zipped": zipped, **right} for zipped in (8, 4))
+    kept = [
+        {**entry, "what": "TFMOT", "files": {"plain": large, "quantised": small}},
+        {**entry, "what": "dense", "files": {"float32": {"bytes": 8, "zipped": 6, **right}}},
+        {**entry, "what": "dead", "files": {"float32": {"bytes": 6, "zipped": 5, **right}}},
+    ]  # fmt: skip
+    ((_, ratios, beside, _),) = answers.zipped(kept)
+    assert (ratios, beside) == ("1.25 to 1.25", "TFMOT, its smallest file at each of 1 sparsities")  # 5 of 4 bytes
+    ((_, left, dense, _),) = answers.dead_filters(kept)
+    assert (left, dense) == ("0.75 of the bytes, 75.00 %", "dense 75.00 %")
+    assert list(answers.engine({"pruning": {"Net": {"layers": 3}, "growth": {}}})) == []
+
+
 def test_smallest_file_of_the_same_accuracy(load_benchmark: Load) -> None:
     """Of ours at 95 %, 90 % and 80 %: 90 % asks for the second, 99 % for none; the converter's files are not ours."""
     ours = {"network": "float", "peer": False, "file": "int8", "test": 0.5}
