@@ -159,10 +159,11 @@ def test_schedules_with_a_share_out_of_range(share: float) -> None:
         gone_of_eight(lambda step: (True, share), 1)
 
 
-def test_constant_sparsity_of_some_groups() -> None:
+@pytest.mark.parametrize("groups", [["inner"], "inner"])
+def test_constant_sparsity_of_some_groups(groups) -> None:
     model = network("dorefa_residual")
     (x,), labels = samples_for(model)
-    gradual = tq.GradualPruning(model, ConstantSparsity(0.5, begin_step=1, frequency=1), "latent_l1", groups=["inner"])
+    gradual = tq.GradualPruning(model, ConstantSparsity(0.5, begin_step=1, frequency=1), "latent_l1", groups=groups)
     gradual.training_model.compile("sgd", "sparse_categorical_crossentropy")
     gradual.training_model.fit(x, labels, batch_size=12, verbose=0, callbacks=[gradual])  # steps 0 and 1
     assert {name: len(slots) for name, slots in gradual.removed.items()} == {"inner": 4}

@@ -138,6 +138,13 @@ def test_all_known_labels_count() -> None:
         infer_loss(labels, PROBABILITIES, np.array([0, 1, 2]))
 
 
+def test_labels_that_are_one_hot_at_first() -> None:
+    """Some of many labels may look like classes where all of them do not."""
+    first, every = tf.eye(2), np.array([[1, 0], [0, 1], [1, 1]], np.float32)
+    assert isinstance(infer_loss(first, PROBABILITIES, every[:2]), tf.keras.losses.CategoricalCrossentropy)
+    assert isinstance(infer_loss(first, PROBABILITIES, every), tf.keras.losses.MeanSquaredError)
+
+
 def test_probabilities() -> None:
     assert is_probabilities(PROBABILITIES)
     assert not is_probabilities(PROBABILITIES * 2)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from larq.optimizers import CaseOptimizer
 
 from tfqprune.channels import ChannelGraph
 from tfqprune.errors import DataError, EvaluationError
@@ -59,7 +59,7 @@ class PlanEvaluator:
         calibration_samples: int = CALIBRATION_SAMPLES,
         batch_size: int = 256,
         loss: Any = None,
-        metrics: Sequence[Any] | None = None,
+        metrics: Any = None,
     ) -> None:
         self.graph = graph
         model = graph.model
@@ -195,7 +195,7 @@ def compile_like(
     data: TrainingData | None = None,
     *,
     loss: Any = None,
-    metrics: Sequence[Any] | None = None,
+    metrics: Any = None,
 ) -> None:
     """Compiles a model as another one is, with an optimiser and metrics of its own that remember nothing.
 
@@ -232,12 +232,15 @@ def _fresh(value: Any) -> Any:
         return [_fresh(entry) for entry in value]
     if isinstance(value, dict):
         return {key: _fresh(entry) for key, entry in value.items()}
+    if isinstance(value, CaseOptimizer):  # its own config keeps no predicates, but the names of the old variables
+        pairs = [(predicate, _fresh(optimizer)) for predicate, optimizer in value.pred_opt_pairs]
+        return type(value)(*pairs, default_optimizer=_fresh(value.default), name=value._name)
     if isinstance(
         value, tf.keras.optimizers.Optimizer | tf.keras.optimizers.legacy.Optimizer | tf.keras.metrics.Metric
     ):
         try:
             return type(value).from_config(value.get_config())
-        except (TypeError, NotImplementedError) as error:
+        except Exception as error:  # classes of users, too
             raise EvaluationError(
                 f"Expected metrics and optimizers that can be made anew from their get_config(). Received: "
                 f"{type(value).__name__} ({getattr(value, 'name', 'no name')!r}), which cannot: {error}. "

@@ -19,6 +19,7 @@ from tfqprune.criteria import Criterion
 from tfqprune.criteria.combination import RankCombination
 from tfqprune.criteria.flips import FlipFrequency
 from tfqprune.errors import CriterionError, PlanError, real_number
+from tfqprune.fitting import names_of
 from tfqprune.layers import LayerRecord
 from tfqprune.layers.base import CONSUMED, weight_index
 from tfqprune.plan import PruningPlan, fingerprint, removable, resolve_ratios
@@ -176,7 +177,7 @@ class GradualPruning(tf.keras.callbacks.Callback):
         self.graph = ChannelGraph(model)
         self.schedule = schedule
         # Any ratio above 0 will do: this only finds the groups and refuses frozen or unknown ones.
-        named = 0.5 if groups is None else dict.fromkeys(groups, 0.5)
+        named = 0.5 if groups is None else dict.fromkeys(names_of(groups), 0.5)
         self._groups = list(resolve_ratios(self.graph, named))
         reason = obstacle(self.graph, self._groups)
         if reason:

@@ -188,7 +188,7 @@ def infer_loss(labels: tf.Tensor, output: tf.Tensor, known: np.ndarray | None = 
             raise ValueError(f"class numbers from {low} to {high}, for {output.shape[-1]} classes.")
         return losses.SparseCategoricalCrossentropy(from_logits=not is_probabilities(output))
     if shape == output.shape or (not wide and shape == output.shape[:-1]):
-        if wide and is_probabilities(tf.cast(labels, tf.float32)):
+        if wide and is_probabilities(tf.cast(every, tf.float32)):
             return losses.CategoricalCrossentropy(from_logits=not is_probabilities(output))
         if not wide and whole and low >= 0 and high <= 1:
             return losses.BinaryCrossentropy(from_logits=not within_one(output))

@@ -311,6 +311,10 @@ def test_curves_are_measured_once(tmp_path: Path) -> None:
     assert len(calls) == first
     curves = SensitivityCurves.load(path)
     assert SensitivityCurves.load(curves.save(tmp_path / "copy.json")) == curves
+    with pytest.raises(OutputError, match=r"file with sensitivity curves\. Received: '.*none\.json'.*No such file"):
+        SensitivityCurves.load(tmp_path / "none.json")
+    with pytest.raises(OutputError, match="place where sensitivity curves can be written"):
+        curves.save(tmp_path / "none" / "curves.json")
     assert curves.plot(tmp_path / "curves.png").stat().st_size > 1000
 
 

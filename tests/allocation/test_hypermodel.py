@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import keras_tuner
+import larq as lq
 import pytest
 import tensorflow as tf
 
@@ -34,6 +36,32 @@ def test_every_model_holds_the_budget(compiled, train) -> None:
     assert tq.cost(other).memory <= limit
     assert other.get_layer("first").filters < default.get_layer("first").filters
     assert other.optimizer is not compiled.optimizer
+
+
+def test_larqs_case_optimizer_trains_every_weight(train) -> None:
+    """What the trained model's optimiser remembers are names of variables that a slim model does not have."""
+    tf.keras.utils.set_random_seed(0)
+    binary = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip", "use_bias": False}
+    image = tf.keras.layers.Input(train[0].shape[1:])
+    x = lq.layers.QuantConv2D(8, 3, name="one", **binary)(image)
+    x = tf.keras.layers.BatchNormalization()(x)
+    x = lq.layers.QuantConv2D(8, 3, name="two", input_quantizer="ste_sign", **binary)(x)
+    x = tf.keras.layers.Flatten()(tf.keras.layers.BatchNormalization()(x))
+    model = tf.keras.Model(image, tf.keras.layers.Dense(10, activation="softmax")(x))
+    pair = lq.optimizers.Bop.is_binary_variable, lq.optimizers.Bop(threshold=1e-9, gamma=0.1)
+    for default in (tf.keras.optimizers.legacy.Adam(0.01), None):
+        optimizer = lq.optimizers.CaseOptimizer(pair, default_optimizer=default)
+        model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+        if default is not None:
+            model.fit(*train, epochs=1, verbose=0)
+        slim = tq.PruningHyperModel(model, tq.Budget(memory=0.7), "deployed_l2").build(keras_tuner.HyperParameters())
+        before = [weight.numpy().copy() for weight in slim.trainable_weights]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # larq says that some are not trained where there is no default
+            slim.fit(*train, epochs=2, verbose=0)
+        moved = {w.name: (w.numpy() != old).any() for w, old in zip(slim.trainable_weights, before, strict=True)}
+        # Without a default only the binary kernels are claimed.
+        assert all(done for name, done in moved.items() if default is not None or name.startswith(("one/", "two/")))
 
 
 @pytest.mark.parametrize("kind", ["RandomSearch", "Hyperband", "BayesianOptimization", "GridSearch"])

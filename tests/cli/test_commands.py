@@ -290,6 +290,40 @@ def test_train_prune(run: Run, model_file: Path, data_file: Path, tmp_path: Path
     assert run(*command, "--share", 1.5).code == 2
 
 
+def test_train_prune_stopped_before_its_model_is_saved(
+    run: Run, model_file: Path, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training is done: the same command saves what came out of it, and no epoch is trained again."""
+
+    def stopped(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "trained"
+    command = ["train-prune", model_file, "--data", data_file, "-b", "params=0.7", "--epochs", 2, "-o", folder]
+    with monkeypatch.context() as patch:
+        patch.setattr("tfqprune.recovery.reestimate_batch_norms", stopped)
+        assert run(*command).code == 130
+    assert not (folder / "model.keras").exists()
+    steps = []
+    with monkeypatch.context() as patch:
+        whole = tq.HolisticPruning.train_step
+        patch.setattr(tq.HolisticPruning, "train_step", lambda self, data: steps.append(1) or whole(self, data))
+        assert run(*command).code == 0
+    assert steps == []
+    assert cost_of(folder / "model.keras")["params"] <= 0.7 * cost_of(model_file)["params"]
+    assert {path.name for path in folder.iterdir()} == {
+        "run.json", "settings.toml", "steps", "model.keras", "plan.json"
+    }  # fmt: skip
+    other = tmp_path / "other"
+    assert run(*command[:-1], other).code == 0  # in one go
+    assert tq.PruningPlan.load(other / "plan.json").sizes == tq.PruningPlan.load(folder / "plan.json").sizes
+    (folder / "mine.txt").write_text("mine")
+    refused = run(*["train-prune", folder / "model.keras", *command[2:]], "--overwrite")
+    assert (refused.code, "without anything that is still to be read" in refused.err) == (1, True)
+    assert run(*command, "--overwrite").code == 0
+    assert (folder / "mine.txt").read_text() == "mine"
+
+
 @pytest.fixture(scope="module")
 def file(home: Path, model_file: Path, data_file: Path) -> Path:
     path = home / "model.tflite"

@@ -16,7 +16,7 @@ from tfqprune.errors import DataError
 
 def picture(path: Path, value: int, size: tuple[int, int] = (6, 4), mode: str = "L") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    fill = value if mode in ("L", "I;16") else (value,) * len(mode)
+    fill = value if mode in ("L", "I;16", "F") else (value,) * len(mode)
     Image.new(mode, size, fill).save(path)
 
 
@@ -92,6 +92,23 @@ class TestFolder:
         found = data.load(str(tmp_path))
         everything = np.concatenate([part.x for part in (found.train, found.validation, found.test)])
         np.testing.assert_allclose(sorted(everything.mean((1, 2, 3))), [0.2] * 9 + [1.0], rtol=1e-6)
+
+    def test_sixteen_bits_of_the_other_order(self, tmp_path: Path) -> None:
+        pixels = np.array([[0, 13107], [65535, 13107]])
+        for kind in "ab":
+            (tmp_path / kind).mkdir()
+            for number in range(10):
+                image = Image.frombytes("I;16B", (2, 2), pixels.astype(">u2").tobytes())
+                image.save(tmp_path / kind / f"{number}.tif")
+        found = data.load(str(tmp_path))
+        np.testing.assert_allclose(found.train.x[0, ..., 0], [[0, 0.2], [1, 0.2]], rtol=1e-6)
+
+    def test_pixels_that_are_floats(self, tmp_path: Path) -> None:
+        for kind in "ab":
+            for number in range(3):
+                picture(tmp_path / kind / f"{number}.tif", 0.5, mode="F")  # type: ignore[arg-type]
+        with pytest.raises(DataError, match=r"8 or 16 bits a channel.*whose pixels are floats"):
+            data.load(str(tmp_path))
 
     def test_resized_only_if_asked(self, tmp_path: Path) -> None:
         pictures(tmp_path)
@@ -185,6 +202,14 @@ class TestArrays:
         with pytest.raises(DataError, match=r"cannot be read.*allow_pickle"):
             data.load(str(tmp_path / "a.npz"))
 
+    def test_a_single_sample(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", x=np.zeros((1, 3)), y=np.array(3))
+        np.savez(tmp_path / "b.npz", x=np.zeros((2, 3)), y=np.array(3))
+        with pytest.raises(DataError, match="Expected"):  # too few to split
+            data.load(str(tmp_path / "a.npz"))
+        with pytest.raises(DataError, match=r"as many labels.*x \(2, 3\) and y \(1,\)"):
+            data.load(str(tmp_path / "b.npz"))
+
 
 class TestFunction:
     @pytest.fixture(autouse=True)
@@ -198,7 +223,10 @@ class TestFunction:
             "def splits(): return load('digits')\n"
             "def wrong(): return 3\n"
             "def failing(): raise RuntimeError('no disk')\n"
+            "def late():\n    from some_sources_beside import y\n    return x, y\n"
+            "def elsewhere():\n    import os\n    os.chdir('/')\n    return x, y\n"
         )
+        (tmp_path / "some_sources_beside.py").write_text("import numpy as np\ny = np.arange(40) % 4\n")
         monkeypatch.chdir(tmp_path)
         monkeypatch.delitem(sys.modules, "some_sources", raising=False)
 
@@ -210,12 +238,16 @@ class TestFunction:
             ("keras", (36, 4, 12)),
             ("three", (40, 8, 12)),
             ("splits", (1168, 270, 359)),
+            ("late", (28, 4, 8)),
+            ("elsewhere", (28, 4, 8)),
         ],
     )
     def test_forms(self, function: str, sizes: tuple[int, ...]) -> None:
+        folder, before = str(Path.cwd()), list(sys.path)
         found = data.load(f"some_sources:{function}")
         assert (len(found.train), len(found.validation), len(found.test)) == sizes
-        assert str(Path.cwd()) not in sys.path
+        assert folder not in sys.path
+        assert sys.path == before
 
     def test_limit_holds_for_parts_that_exist(self) -> None:
         found = data.load("some_sources:splits", limit=50)

@@ -12,6 +12,14 @@ from tfqprune.pipeline.folder import RunFolder, read_state, reopen
 SETTINGS = {"seed": 0, "budget": {"memory": 0.7}}
 
 
+def settings_in(path: Path) -> dict[str, object]:
+    """Of a run that is not finished."""
+    state = read_state(path)
+    assert state is not None
+    assert state["status"] == "running"
+    return state["settings"]
+
+
 def test_begins_and_goes_on(tmp_path: Path) -> None:
     made = []
     first = RunFolder(tmp_path / "run", SETTINGS)
@@ -49,7 +57,7 @@ def test_a_finished_run_may_grow(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="trials changed"):
         RunFolder(tmp_path, {**SETTINGS, "trials": 4})
     assert RunFolder(tmp_path, {**SETTINGS, "trials": 4}, grows="trials").resumed
-    assert read_state(tmp_path) == {"status": "running", "settings": {**SETTINGS, "trials": 4}}
+    assert settings_in(tmp_path) == {**SETTINGS, "trials": 4}
 
 
 def test_foreign_files_are_never_removed(tmp_path: Path) -> None:
@@ -61,20 +69,37 @@ def test_foreign_files_are_never_removed(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
+def test_overwrite_removes_what_the_run_made_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    RunFolder(tmp_path / "run", SETTINGS, holds=("model", "plots", "link")).finish()
+    for name in ("plots", "mine"):
+        (tmp_path / "run" / name).mkdir()
+        (tmp_path / "run" / name / "file").write_text("text")
+    (tmp_path / "run" / "model").write_text("weights")
+    (tmp_path / "run" / "thesis.tex").write_text("mine")
+    (tmp_path / "far" / "file").write_text("text")
+    (tmp_path / "run" / "link").symlink_to(tmp_path / "far")
+    RunFolder(tmp_path / "run", {"seed": 1}, holds=("other",), overwrite=True)
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"mine", "thesis.tex", "run.json", "steps"}
+    assert (tmp_path / "far" / "file").read_text() == "text"
+
+
 def test_overwrite_begins_anew(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", SETTINGS).step("one", lambda: {"value": 1})
     folder = RunFolder(tmp_path / "run", {**SETTINGS, "seed": 1}, overwrite=True)
     assert not folder.resumed
     assert folder.step("one", lambda: {"value": 2}) == {"value": 2}
-    assert read_state(tmp_path / "run") == {"status": "running", "settings": {**SETTINGS, "seed": 1}}
+    assert settings_in(tmp_path / "run") == {**SETTINGS, "seed": 1}
 
 
-def test_a_link_is_not_overwritten(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run", SETTINGS)
+def test_overwrites_behind_a_link(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", SETTINGS).step("one", lambda: {"value": 1})
     (tmp_path / "link").symlink_to(tmp_path / "run")
-    with pytest.raises(OutputError, match=r"can be written\. Received: '.*/link' \(.*symbolic link\)"):
-        RunFolder(tmp_path / "link", {**SETTINGS, "seed": 1}, overwrite=True)
-    assert read_state(tmp_path / "run") == {"status": "running", "settings": SETTINGS}
+    RunFolder(tmp_path / "link", {**SETTINGS, "seed": 1}, overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert settings_in(tmp_path / "run") == {**SETTINGS, "seed": 1}
+    assert list((tmp_path / "run" / "steps").iterdir()) == []
 
 
 def test_a_part_of_a_larger_run_is_opened_again(tmp_path: Path) -> None:

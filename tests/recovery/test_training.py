@@ -36,6 +36,23 @@ def test_cosine() -> None:
     np.testing.assert_allclose([float(schedule(step)) for step in (0, 5, 10, 11)], [0.1, 0.05, 0, 0], atol=1e-8)
 
 
+@pytest.mark.parametrize("metrics", ["accuracy", ["accuracy"], {"answers": "accuracy"}])
+def test_metrics_and_callbacks_as_for_keras(metrics) -> None:
+    inputs = K.Input((2,))
+    model = tf.keras.Model(inputs, K.Dense(2, activation="softmax", name="answers")(inputs))
+    stop = tf.keras.callbacks.EarlyStopping("loss", min_delta=1e9)
+    history = tq.finetune(model, corners(), epochs=9, metrics=metrics, callbacks=stop).history
+    assert set(history) == {"loss", "accuracy", "lr"} or set(history) == {"loss", "accuracy"}
+    assert len(history["loss"]) == 2  # a second epoch that is no better is the last
+
+
+def test_an_optimizer_that_scales_its_loss_is_made_anew() -> None:
+    """Keras wraps the optimiser of a model of mixed precision."""
+    wrapped = tf.keras.mixed_precision.LossScaleOptimizer(tf.keras.optimizers.SGD(0.5, momentum=0.25))
+    fresh = fresh_optimizer(wrapped, 0.1)
+    assert (type(fresh).__name__, float(fresh.learning_rate), fresh.momentum) == ("SGD", pytest.approx(0.1), 0.25)
+
+
 def test_finetune_learns() -> None:
     model, data = classifier(), corners()
     history = tq.finetune(model, data, data, epochs=8, learning_rate=0.05, batch_size=32)

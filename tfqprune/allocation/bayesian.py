@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -73,7 +74,9 @@ class BayesianAllocator(Allocator):
                 "Expected data to re-estimate batch norms on: train=..., or data=... of allocate(). Received: none."
             )
         directory = self._directory or self._temporary()
-        self.tuner = RatioTuner(model, fitter=fitter, directory=directory, **self._options)
+        # Keras-Tuner says what it finds on disk, to whomever.
+        with contextlib.nullcontext() if self._verbose else contextlib.redirect_stdout(None):
+            self.tuner = RatioTuner(model, fitter=fitter, directory=directory, **self._options)
         self.tuner.search(train, validation_data=self._validation, epochs=self._epochs, verbose=self._verbose)
         best = self.tuner.best_trial()
         self._found = self.tuner.found(best)

@@ -67,12 +67,22 @@ class SensitivityCurves:
         return lambda parameter: {name: self.ratio_at(name, parameter * worst) for name in names}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the curves as JSON, in one step."""
+        """Writes the curves as JSON, in one step.
+
+        Raises:
+            OutputError: they cannot be written there.
+        """
         content = asdict(self)
         content["values"] = {
             name: [value if math.isfinite(value) else None for value in values] for name, values in self.values.items()
         }
-        write_json(path, {"tfqprune_sensitivity": _VERSION, **content})
+        try:
+            write_json(path, {"tfqprune_sensitivity": _VERSION, **content})
+        except OSError as error:
+            raise OutputError(
+                f"Expected a place where sensitivity curves can be written. Received: '{path}' "
+                f"({error.strerror or error}). Create the folder, or choose another path."
+            ) from error
         return Path(path)
 
     @classmethod
@@ -80,7 +90,7 @@ class SensitivityCurves:
         """Reads curves that :meth:`save` wrote.
 
         Raises:
-            OutputError: the file is none of them, or of a later version.
+            OutputError: there is no such file, it is none of them, or of a later version.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -91,6 +101,11 @@ class SensitivityCurves:
                 for name, values in content["values"].items()
             }
             return cls(dict(content["identity"]), content["baseline"], dict(content["ratios"]), values)
+        except OSError as error:
+            raise OutputError(
+                f"Expected a file with sensitivity curves. Received: '{path}', which cannot be read "
+                f"({error.strerror or error})."
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(
                 f"Expected sensitivity curves written by SensitivityCurves.save. Received: {str(path)!r}, which holds "

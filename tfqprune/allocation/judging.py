@@ -54,7 +54,7 @@ class Judge:
         batch_size: int,
         optimizer: Any,
         loss: Any,
-        metrics: Sequence[Any] | None,
+        metrics: Any,
         calibration_samples: int,
         strategy: Any,
         seed: int,

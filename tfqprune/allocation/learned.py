@@ -15,7 +15,7 @@ from tfqprune.budget import Budget
 from tfqprune.errors import DataError, whole_number
 from tfqprune.fitting import Fit, Fitter, names_of
 from tfqprune.plan import PruningPlan
-from tfqprune.recovery.training import choose_loss, cosine, fit_anew, prepare
+from tfqprune.recovery.training import callbacks_of, choose_loss, cosine, fit_anew, prepare
 
 
 @register_allocator("holistic")
@@ -64,7 +64,7 @@ class HolisticAllocator(Allocator):
         whole_number("batch_size", batch_size, DataError)
         self._epochs, self._share, self._start = epochs, share, start
         self._rate, self._batch_size, self._optimizer, self._loss = learning_rate, batch_size, optimizer, loss
-        self._callbacks, self._validation = list(callbacks), validation
+        self._callbacks, self._validation = callbacks_of(callbacks), validation
         self.pruning: HolisticPruning | None = None
 
     def allocate(

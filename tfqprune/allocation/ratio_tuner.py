@@ -46,7 +46,7 @@ from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Bounds, Fitter, names_of
 from tfqprune.measuring import Meter, metered_graph
 from tfqprune.plan import resolve_ratios
-from tfqprune.recovery.training import cosine
+from tfqprune.recovery.training import callbacks_of, cosine
 from tfqprune.scoring import choose_criterion, run_criterion
 
 _EVALUATIONS = ("proxy", "finetune", "both")
@@ -144,7 +144,7 @@ class RatioTuner(Promotion):
         calibration_samples: int = CALIBRATION_SAMPLES,
         batch_size: int = 256,
         loss: Any = None,
-        metrics: Sequence[Any] | None = None,
+        metrics: Any = None,
         optimizer: Any = None,
         distribution_strategy: Any = None,
         max_retries_per_trial: int = 0,
@@ -278,7 +278,7 @@ class RatioTuner(Promotion):
             PlanError: sensitivity curves of another model, or incomplete.
             OutputError: other data than this search was begun with.
         """
-        train = train if y is None else (train, y)
+        train, callbacks = train if y is None else (train, y), callbacks_of(callbacks)
         evaluator = PlanEvaluator(
             self.graph,
             validation_data,
@@ -319,7 +319,7 @@ class RatioTuner(Promotion):
         if is_chief():
             serve(self.oracle, self._worker_timeout)
         else:
-            super().search(callbacks=list(callbacks))
+            super().search(callbacks=callbacks)
         self._own_oracle.over = True
         self.save()
         if self._own_oracle.failure is not None:

@@ -53,7 +53,7 @@ def compress(
     bounds = parse_budget(budget)
     require_model(model)
     require_data(data)
-    free_folder(output, overwrite)
+    free_folder(output, overwrite, needed=(model, data))
     dense = open_model(session, model, trust)
     splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
     from tfqprune.pipeline import compress as run
@@ -62,9 +62,8 @@ def compress(
         dense, splits.train, splits.validation, test=splits.test, budget=bounds, method=method, output_dir=output,
         criterion=criterion, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, max_trials=trials,
         align=align, exclude=tuple(exclude or ()), format=format, optimize=optimize, seed=seed, overwrite=overwrite,
-        verbose=session.verbosity,
+        verbose=session.verbosity, begun=lambda folder: session.save_settings(folder / "settings.toml"),
     )  # fmt: skip
-    session.save_settings(result.output_dir / "settings.toml")
     return Outcome(
         {
             "variants": [asdict(variant.row) for variant in result.variants],

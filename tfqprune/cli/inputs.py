@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +69,29 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(f"{path.stem}.{ending}")
 
 
-def free_folder(path: Path, overwrite: bool, *, may_grow: bool = False) -> None:
+def free_folder(
+    path: Path, overwrite: bool, *, may_grow: bool = False, needed: Iterable[str | Path | None] = ()
+) -> None:
     """Makes sure, before anything is loaded, that a run may begin or go on in a folder.
 
+    Args:
+        path: the folder.
+        overwrite: an earlier run may be removed from it.
+        may_grow: a finished run may go on.
+        needed: what is read later, files or names of something else: not to be removed with an earlier run.
+
     Raises:
-        OutputError: it holds other files, or a finished run that is neither to be overwritten nor may grow.
+        OutputError: it holds other files, or a finished run that is neither to be overwritten nor may grow; what is
+            needed lies in it.
     """
     from tfqprune.pipeline.folder import refuse_finished, state_of
 
+    for name in needed if overwrite else ():
+        if name is not None and path.resolve() in Path(name).resolve().parents:
+            raise OutputError(
+                f"Expected a folder to overwrite without anything that is still to be read. Received: '{path}', which "
+                f"holds '{name}'. Move it, or choose another folder."
+            )
     if overwrite or may_grow:
         state_of(path, overwrite=overwrite)
     else:
@@ -135,5 +151,15 @@ def open_data(
     # Images in folders have a bar of their own.
     with contextlib.nullcontext() if Path(source).is_dir() else session.working(f"loading {source}"):
         splits = load(source, seed=seed, data_dir=data_dir, limit=limit, image_shape=image_shape)
-    outputs = model.output_shape[-1] if len(model.output_shape) == 2 and model.output_shape[-1] > 1 else None
-    return splits.fitted(shape, outputs)
+    return splits.fitted(shape, _classes(model))
+
+
+def _classes(model: Any) -> int | None:
+    """How many classes a model tells apart; None where its output is no vector of classes."""
+    import tensorflow as tf
+
+    if len(model.output_shape) != 2:
+        return None
+    if model.output_shape[-1] > 1:
+        return int(model.output_shape[-1])
+    return 2 if getattr(model.layers[-1], "activation", None) is tf.keras.activations.sigmoid else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,8 @@ from tfqprune.errors import OutputError
 
 # What may differ where a search goes on.
 _FREE = {"output", "overwrite", "trials", "data-dir", "trust"}
+# What a search makes in its folder.
+_HOLDS = ("settings.toml", "model.keras", "plan.json", "trials", "curves.json")
 
 
 def search(
@@ -95,7 +98,7 @@ def search(
     require_data(data)
     if curves is not None and not curves.is_file():
         raise OutputError(f"Expected a file with sensitivity curves. Received: '{curves}', which does not exist.")
-    free_folder(output, overwrite, may_grow=True)
+    free_folder(output, overwrite, may_grow=True, needed=(model, data, curves))
     dense = open_model(session, model, trust)
     splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
     from tfqprune.allocation import SensitivityCurves
@@ -118,17 +121,19 @@ def search(
         guide = SensitivityCurves.load(curves)
         check_curves(graph, guide)
     facts |= {"model": model_digest(graph), "samples": samples_of(dense, splits), "trials": trials}
-    folder = RunFolder(output, facts, overwrite=overwrite, grows="trials")
+    folder = RunFolder(output, facts, holds=_HOLDS, overwrite=overwrite, grows="trials")
     session.save_settings(folder.path / "settings.toml")
     files = {name: folder.path / file for name, file in (("model", "model.keras"), ("plan", "plan.json"))}
     more: dict[str, Any] = {}
     if method == "bayesian":
         from tfqprune.allocation import RatioTuner
 
-        tuner = RatioTuner(
-            dense, bounds, criterion, trials, folder.path, "trials", seed=seed, evaluation=evaluation,
-            sensitivity=guide, **limits,
-        )  # fmt: skip
+        # Keras-Tuner says what it finds on disk, to whomever.
+        with contextlib.nullcontext() if session.verbosity else contextlib.redirect_stdout(None):
+            tuner = RatioTuner(
+                dense, bounds, criterion, trials, folder.path, "trials", seed=seed, evaluation=evaluation,
+                sensitivity=guide, **limits,
+            )  # fmt: skip
         tuner.search(
             splits.train, validation_data=splits.validation, epochs=epochs, learning_rate=learning_rate,
             verbose=session.verbosity,

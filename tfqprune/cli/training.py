@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,8 @@ from tfqprune.cli.session import Outcome, Session
 
 # What may differ where a run goes on.
 _FREE = {"output", "overwrite", "data-dir", "trust"}
+# What a run makes in its folder.
+_HOLDS = ("settings.toml", "model.keras", "plan.json", "backup")
 
 
 def train_prune(
@@ -56,7 +59,7 @@ def train_prune(
         raise typer.BadParameter(f"Expected a share above 0 and at most 1. Received: {share}.", param_hint="--share")
     require_model(model)
     require_data(data)
-    free_folder(output, overwrite)
+    free_folder(output, overwrite, needed=(model, data))
     dense = open_model(session, model, trust)
     splits = open_data(session, data, dense, seed=seed, data_dir=data_dir, limit=limit, resize=resize)
     import tensorflow as tf
@@ -84,11 +87,12 @@ def train_prune(
     HolisticAllocator(bounds, **training)
     facts = {key: value for key, value in session.settings.items() if key not in _FREE}
     facts |= {"model": model_digest(graph), "samples": samples_of(dense, splits)}
-    folder = RunFolder(output, facts, overwrite=overwrite)
+    folder = RunFolder(output, facts, holds=_HOLDS, overwrite=overwrite)
     session.save_settings(folder.path / "settings.toml")
-    backup = tf.keras.callbacks.BackupAndRestore(str(folder.path / "backup"))
+    backup = folder.path / "backup"
+    keeping = tf.keras.callbacks.BackupAndRestore(str(backup), delete_checkpoint=False)  # until the model is saved
     with Display(session.verbosity).training("training and pruning") as bars:
-        allocator = HolisticAllocator(bounds, **training, callbacks=[backup, *bars])
+        allocator = HolisticAllocator(bounds, **training, callbacks=[keeping, *bars])
         plan = allocator.allocate(dense, criterion, splits.train, **limits)
     assert allocator.pruning is not None  # allocate has made it
     slim = reestimate_batch_norms(allocator.pruning.finish(), splits.train)
@@ -96,4 +100,5 @@ def train_prune(
     save_model(slim, files["model"])
     plan.save(files["plan"])
     folder.finish()
+    shutil.rmtree(backup, ignore_errors=True)
     return before_and_after(dense, slim, plan, splits, files)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,28 @@ def from_function(name: str) -> Raw | DataSplits:
     Raises:
         DataError: there is no such function, it fails, or does not return what is expected.
     """
+    with _working_folder_on_path():  # of the call, too: functions may import
+        found = _called(name)
+    if isinstance(found, DataSplits):
+        return found
+    if isinstance(found, Mapping):
+        return _from_mapping(name, found)
+    return _from_pairs(name, found)
+
+
+@contextlib.contextmanager
+def _working_folder_on_path() -> Iterator[None]:
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the module may have taken it away
+            sys.path.remove(folder)
+
+
+def _called(name: str) -> Any:
     module_name, _, function_name = name.partition(":")
-    sys.path.insert(0, os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (Exception, SystemExit) as error:  # a module runs when it is imported, and may fail in any way
@@ -52,12 +73,10 @@ def from_function(name: str) -> Raw | DataSplits:
         raise DataError(
             f"Expected module:function, a function that returns data. Received: '{name}' ({reason})."
         ) from error
-    finally:
-        sys.path.remove(os.getcwd())
     if not callable(function):
         raise DataError(f"Expected module:function. Received: '{name}', which is {type(function).__name__}.")
     try:
-        found = function()
+        return function()
     except DataError:
         raise
     except Exception as error:
@@ -65,11 +84,6 @@ def from_function(name: str) -> Raw | DataSplits:
             f"Expected '{name}' to return data. Received: {type(error).__name__}: {error}. The function is called "
             "without arguments."
         ) from error
-    if isinstance(found, DataSplits):
-        return found
-    if isinstance(found, Mapping):
-        return _from_mapping(name, found)
-    return _from_pairs(name, found)
 
 
 def _from_mapping(name: str, arrays: Mapping[str, Any]) -> Raw:
@@ -113,7 +127,8 @@ def _raw(name: str, parts: Mapping[str, tuple[Any, Any]]) -> Raw:
 
 def _part(what: str, x: np.ndarray, y: np.ndarray) -> Split:
     """Checked arrays: float inputs, whole-number labels."""
-    if x.ndim < 2 or len(x) == 0 or len(x) != len(np.atleast_1d(y)):
+    y = np.atleast_1d(y)
+    if x.ndim < 2 or len(x) == 0 or len(x) != len(y):
         raise DataError(
             f"Expected x [samples, ...] with as many labels, at least one. Received: x {x.shape} and y {y.shape} as "
             f"{what}."

@@ -14,7 +14,8 @@ from tfqprune.progress import track
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
-_GREY = {"1", "L", "I", "I;16"}
+_DEEP = {"I", "I;16", "I;16B", "I;16L", "I;16N"}  # 16 bits a pixel, which conversions would clip
+_GREY = {"1", "L", *_DEEP}
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _HOW = "Expected a folder of images by class: folder/<class>/*.png, or folder/train/<class>/*.png"
 
@@ -127,7 +128,12 @@ class ImageReader:
             with Image.open(path) as file:
                 image: Any = file
                 largest = 255.0
-                if image.mode in ("I", "I;16"):  # 16 bits a pixel, which conversions would clip
+                if image.mode == "F":
+                    raise DataError(
+                        f"Expected images of 8 or 16 bits a channel. Received: '{path}', whose pixels are floats, in a "
+                        "range that is not known. Hand over a .npz file with x of floats as the model takes them."
+                    )
+                if image.mode in _DEEP:
                     image, largest = image.convert("F"), 65535.0
                     mode = "F"
                 else:

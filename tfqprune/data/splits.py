@@ -79,8 +79,8 @@ class DataSplits:
             )
         if outputs is not None and self.num_classes > outputs:
             raise DataError(
-                f"Expected labels of at most {outputs} classes, the outputs of the model. Received: '{self.name}', "
-                f"with {self.num_classes}."
+                f"Expected labels of at most {outputs} classes, as many as the model tells apart. Received: "
+                f"'{self.name}', with {self.num_classes}."
             )
         return data
 

@@ -6,7 +6,7 @@ Everything that is finished lies on disk; the same call goes on where it was int
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -42,6 +42,8 @@ from tfqprune.slim import prune
 
 #: the methods of ``compress``: every registered allocator
 METHODS = tuple(allocator_names())
+#: what lies in the folder of a run beside one folder for each model
+HOLDS = ("settings.toml", "report.html", "report.json", "plots")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def compress(
     report: bool = True,
     title: str | None = None,
     verbose: int = 1,
+    begun: Callable[[Path], None] | None = None,
 ) -> CompressionResult:
     """Prunes a trained model to a budget, fine-tunes it, exports it and measures the file.
 
@@ -131,6 +134,7 @@ def compress(
         report: write ``report.html``, ``report.json`` and plots.
         title: of the network in the report; by default the model's name.
         verbose: 0 prints nothing.
+        begun: called with the folder when all has been checked and work begins, to add something of the caller's.
 
     Returns:
         Models, plans and figures.
@@ -187,7 +191,9 @@ def compress(
         **judging_facts(model, loss_of(model), None),
         "groups": [group.name for group in graph.groups],  # by which plans name what goes
     }
-    folder = RunFolder(output_dir, {**settings, **facts}, overwrite=overwrite)
+    folder = RunFolder(output_dir, {**settings, **facts}, holds=(DENSE, *METHODS, *HOLDS), overwrite=overwrite)
+    if begun is not None:
+        begun(folder.path)
     display = Display(verbose)
     if folder.resumed:
         display.say(f"Going on with the run in {folder.path}.")

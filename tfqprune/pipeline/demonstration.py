@@ -18,7 +18,7 @@ from tfqprune.channels import ChannelGraph
 from tfqprune.costs import cost
 from tfqprune.data import DataSplits, load
 from tfqprune.fitting import Fitter
-from tfqprune.pipeline.compression import CompressionResult, compress, timestamp
+from tfqprune.pipeline.compression import HOLDS, CompressionResult, compress, timestamp
 from tfqprune.pipeline.display import Display
 from tfqprune.pipeline.environment import as_text, command, processor, versions
 from tfqprune.pipeline.folder import RunFolder, read_state, reopen
@@ -95,7 +95,7 @@ def demonstrate(
         graph = ChannelGraph(model)
         Fitter(graph, unscored(graph), budget)  # refuses a budget that cannot be met
     path = Path(output_dir) if output_dir is not None else _next_folder(settings)
-    folder = RunFolder(path, asdict(settings), overwrite=overwrite)
+    folder = RunFolder(path, asdict(settings), holds=(*NETWORKS, *HOLDS), overwrite=overwrite)
     # The same seed gives the same weights, whatever the order in which threads finish.
     tf.config.experimental.enable_op_determinism()
     display = Display(verbose)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class RunFolder:
     Args:
         path: the folder.
         settings: what must be the same to go on, as plain JSON values.
-        overwrite: remove what an earlier run left there, finished or not.
+        holds: names of the files and folders that the run makes in it.
+        overwrite: remove what an earlier run made there, finished or not, and nothing else.
         grows: the setting that may be larger than it was: then a finished run goes on, too.
 
     Attributes:
@@ -41,19 +42,20 @@ class RunFolder:
         path: str | os.PathLike[str],
         settings: Mapping[str, Any],
         *,
+        holds: Iterable[str] = (),
         overwrite: bool = False,
         grows: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.settings = json.loads(json.dumps(dict(settings)))
-        self._grows = grows
+        self._grows, self._holds = grows, sorted({*holds, _STEPS})
         self.resumed = False
         known = state_of(self.path, overwrite=overwrite)
         if known is not None and not overwrite:
             self._admit(known)
         try:
-            if known is not None and overwrite:
-                shutil.rmtree(self.path)  # a link to a folder is no folder to it
+            for name in known["holds"] if known is not None and overwrite else ():
+                _remove(self.path / name)
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / _STEPS).mkdir(exist_ok=True)
             self._write("running")
@@ -91,7 +93,15 @@ class RunFolder:
         self._write("finished")
 
     def _write(self, status: str) -> None:
-        write_json(self.path / _FILE, {"status": status, "settings": self.settings})
+        write_json(self.path / _FILE, {"status": status, "settings": self.settings, "holds": self._holds})
+
+
+def _remove(path: Path) -> None:
+    """A file, a folder with all that is in it, or a link, but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def state_of(path: Path, *, overwrite: bool = False) -> dict[str, Any] | None:
@@ -141,9 +151,9 @@ def _finished(path: Path) -> OutputError:
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """Status and settings of the run in a folder, or None where there is none."""
+    """Status and settings of the run in a folder, and names that it makes there; None where there is no run."""
     try:
         state = json.loads((path / _FILE).read_text(encoding="utf-8"))
-        return {"status": str(state["status"]), "settings": dict(state["settings"])}
+        return {"status": str(state["status"]), "settings": dict(state["settings"]), "holds": list(state["holds"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None

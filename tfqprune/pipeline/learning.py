@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfqprune.allocation import HolisticAllocator
 from tfqprune.budget import Budget
-from tfqprune.pipeline.line import Line, loss_of
+from tfqprune.pipeline.line import BACKUP, Line, loss_of
 from tfqprune.plan import PruningPlan
 
 #: the method's name, that of its allocator
@@ -52,7 +52,7 @@ def learned_variant(
             budget,
             loss=loss_of(line.model),
             validation=validation,
-            callbacks=[*bars, tf.keras.callbacks.BackupAndRestore(folder / "backup")],
+            callbacks=[*bars, tf.keras.callbacks.BackupAndRestore(folder / BACKUP, delete_checkpoint=False)],
             **training,
         )
         plan = allocator.allocate(line.model, criterion, train, **limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from tfqprune.slim import prune
 
 DENSE = "dense"
 CURVES = "curves.json"
+#: state of an unfinished training, in the folder of its variant; it goes when the model is saved
+BACKUP = "backup"
 #: the methods that try plans out, by a metric on the validation data
 TRIED = frozenset({"bayesian", "sensitivity"})
 
@@ -88,6 +91,7 @@ class Line:
             made, plan = make()
         if not file.exists():
             save_model(made, file)
+            shutil.rmtree(folder / BACKUP, ignore_errors=True)
         with self.display.working("exporting, comparing and measuring the file"):
             row = self.folder.step(
                 f"{name}-measured",

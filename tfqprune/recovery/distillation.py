@@ -11,7 +11,7 @@ from tf_keras.src.engine.base_layer import AddLoss
 from tfqprune.errors import DataError, ModelTypeError, real_number
 from tfqprune.losses import is_probabilities, loss_name, within_one
 from tfqprune.models import check_model
-from tfqprune.recovery.training import check_finite, choose_loss, fit_anew, prepare
+from tfqprune.recovery.training import callbacks_of, check_finite, choose_loss, fit_anew, prepare
 
 _TINY = 1e-7  # smallest probability whose logarithm is taken
 _OF_VALUES = ("error", "mse", "mae", "mape", "msle", "huber", "cosh")  # in the names of losses of regressions
@@ -32,7 +32,7 @@ def distill(
     batch_size: int = 128,
     optimizer: Any = "adam",
     loss: Any = None,
-    metrics: Sequence[Any] | None = None,
+    metrics: Any = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> tf.keras.callbacks.History:
@@ -93,7 +93,7 @@ def distill(
     temperature = real_number("temperature", temperature, DataError, 1e-6, 1e6)
     alpha = real_number("alpha", alpha, DataError, 0, 1)
     feature_weight = real_number("feature_weight", feature_weight, DataError, 0, 1e9)
-    pairs = [_pair(entry) for entry in features]
+    pairs = [_pair(entry) for entry in ([features] if isinstance(features, str) else features)]
     data = prepare(student, train, batch_size, "train")
     held_out = None if validation is None else prepare(student, validation, batch_size, "validation", shuffle=False)
     chosen = choose_loss(student, data, loss, held_out)
@@ -124,7 +124,7 @@ def distill(
     distiller.student = student
     return fit_anew(
         distiller, student, data, held_out, epochs, chosen, metrics,
-        optimizer=optimizer, learning_rate=learning_rate, callbacks=list(callbacks), verbose=verbose,
+        optimizer=optimizer, learning_rate=learning_rate, callbacks=callbacks_of(callbacks), verbose=verbose,
     )  # fmt: skip
 
 

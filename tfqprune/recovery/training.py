@@ -27,8 +27,8 @@ def finetune(
     batch_size: int = 128,
     optimizer: Any = "adam",
     loss: Any = None,
-    metrics: Sequence[Any] | None = None,
-    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    metrics: Any = None,
+    callbacks: Sequence[tf.keras.callbacks.Callback] | tf.keras.callbacks.Callback = (),
     verbose: int = 0,
 ) -> tf.keras.callbacks.History:
     """Trains a model further, in place.
@@ -51,7 +51,7 @@ def finetune(
             its learning rate.
         loss: a Keras loss; by default the model's compiled one, else cross-entropy or squared error, by the labels: all
             of them where they are arrays, those of the first 32 samples of a data set.
-        metrics: Keras metrics; by default accuracy where the loss is a cross-entropy.
+        metrics: as for ``compile``; by default accuracy where the loss is a cross-entropy.
         callbacks: Keras callbacks.
         verbose: as for ``fit``.
 
@@ -69,8 +69,13 @@ def finetune(
     chosen = choose_loss(model, data, loss, held_out)
     return fit_anew(
         model, model, data, held_out, epochs, chosen, metrics,
-        optimizer=optimizer, learning_rate=learning_rate, callbacks=list(callbacks), verbose=verbose,
+        optimizer=optimizer, learning_rate=learning_rate, callbacks=callbacks_of(callbacks), verbose=verbose,
     )  # fmt: skip
+
+
+def callbacks_of(given: Any) -> list[tf.keras.callbacks.Callback]:
+    """One callback or several, as for ``fit``."""
+    return [given] if isinstance(given, tf.keras.callbacks.Callback) else list(given or ())
 
 
 def fit_anew(
@@ -80,7 +85,7 @@ def fit_anew(
     held_out: TrainingData | None,
     epochs: int,
     loss: Any,
-    metrics: Sequence[Any] | None = None,
+    metrics: Any = None,
     *,
     optimizer: Any,
     learning_rate: float,
@@ -95,7 +100,7 @@ def fit_anew(
         held_out: to validate on, or None.
         epochs: passes over the data.
         loss: a Keras loss, or one for each output; weighted as compiled where it is the compiled one.
-        metrics: Keras metrics; None: accuracy where the loss is a cross-entropy.
+        metrics: as for ``compile``; None: accuracy where the loss is a cross-entropy.
         optimizer: see :func:`finetune`.
         learning_rate: of the first step.
         **options: further arguments of ``fit``.
@@ -108,7 +113,7 @@ def fit_anew(
         optimizer=fresh_optimizer(optimizer, cosine(learning_rate, data.steps, epochs)),
         loss=loss,
         loss_weights=data.loss_weights if loss is data.loss else None,
-        metrics=default_metrics(loss) if metrics is None else list(metrics),
+        metrics=default_metrics(loss) if metrics is None else metrics,
     )
     clip_latent(latent)
     validation = None if held_out is None else held_out.dataset
@@ -288,11 +293,13 @@ def fresh_optimizer(optimizer: Any, schedule: Any) -> tf.keras.optimizers.Optimi
         if isinstance(optimizer, type):
             return optimizer(learning_rate=schedule)
         made = tf.keras.optimizers.get(optimizer)
+        if isinstance(made, tf.keras.mixed_precision.LossScaleOptimizer):  # compile() wraps it again
+            made = made.inner_optimizer
         config = {key: value for key, value in made.get_config().items() if key != "is_legacy_optimizer"}
         if "learning_rate" not in config:
             raise ValueError("it has no learning rate of its own")
         return type(made).from_config({**config, "learning_rate": schedule})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:  # larq's CaseOptimizer without a default has no config
         raise DataError(
             f"Expected a Keras optimiser: its name, class or an instance. Received: {optimizer!r} ({error})."
         ) from error
