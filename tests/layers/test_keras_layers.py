@@ -463,3 +463,59 @@ def test_dot_is_frozen() -> None:
     graph = ChannelGraph(tf.keras.Model(inputs, K.Dense(2)(K.Dot(axes=1)([a, b]))))
     assert "sums products" in str(graph["a"].frozen)
     assert "sums products" in str(graph["b"].frozen)
+
+
+def _half_sign(values: tf.Tensor) -> tf.Tensor:
+    return tf.sign(values) * 0.5
+
+
+def _quantised_by_functions(x: tf.Tensor) -> tf.Tensor:
+    function: Any = {"kernel_quantizer": _half_sign, "input_quantizer": lambda values: tf.sign(values)}
+    return lq.layers.QuantConv2D(5, 3, **function)(x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda x: K.BatchNormalization(renorm=True)(x),
+        lambda x: tf.compat.v1.keras.layers.BatchNormalization(renorm=True)(x),
+        _quantised_by_functions,
+        lambda x: tf.repeat(x, 2, axis=-1),
+    ],
+    ids=["renorm", "renorm of old", "quantisers that are functions", "repeat"],
+)
+def test_cut_with_what_is_in_front(layer) -> None:
+    tf.keras.utils.set_random_seed(0)
+    image = K.Input((8, 8, 3))
+    x = layer(K.Conv2D(6, 3, name="first")(image))
+    model = tf.keras.Model(image, K.Dense(3)(K.Flatten()(x)))
+    assert ChannelGraph(model)["first"].frozen is None
+    assert_law(model)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (K.Masking(0.0), "to tell which steps count"),
+        (lambda x: tf.nn.local_response_normalization(x[:, None], 2)[:, 0], "several channels together"),
+        (lambda x: tf.clip_by_norm(x, 60.0), "several channels together"),
+        (lambda x: tf.repeat(x, [1, 2, 1, 2], axis=-1), "in a number of its own"),
+        (K.Rescaling(np.ones((6, 4)).tolist()), "changes the number of channels or positions"),
+    ],
+    ids=["masking", "local response", "clip by norm", "repeats", "rescaling"],
+)
+def test_what_looks_at_channels_together_freezes(layer, reason: str) -> None:
+    sequence = K.Input((1, 4) if reason.startswith("changes") else (6, 4))
+    x = layer(K.Conv1D(4, 1, activation="relu", name="first")(sequence))
+    model = tf.keras.Model(sequence, K.Dense(3)(K.Flatten()(x)))
+    assert reason in str(ChannelGraph(model)["first"].frozen)
+    assert_law(model)
+
+
+def test_a_grey_image_rescaled_to_colours() -> None:
+    """Scale and offset of each colour: one channel in, three out."""
+    image = K.Input((8, 8, 1))
+    x = K.Conv2D(4, 3, use_bias=False)(K.Rescaling([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])(image))
+    model = tf.keras.Model(image, K.Dense(3)(K.GlobalAveragePooling2D()(x)))
+    assert cost(model).params == model.count_params()
+    assert_law(model)

@@ -55,6 +55,14 @@ def _quantize(call: LayerCall, quantizer: quantizers.Quantizer) -> list[Channels
     return [call.inputs[0]]
 
 
+@register_handler(K.Masking)
+class MaskingHandler(LayerHandler):
+    """Which steps count is told by all channels together."""
+
+    def flow(self, call: LayerCall) -> list[Channels]:
+        return call.opaque(f"feeds {call.title}, which looks at all channels together to tell which steps count")
+
+
 @register_handler(K.Activation)
 class ActivationHandler(PassThrough):
     """Passes element-wise functions; others (softmax) freeze."""

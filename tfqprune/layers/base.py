@@ -226,6 +226,10 @@ class LayerHandler:
         activation = getattr(layer, "activation", None)
         if isinstance(config.get("activation"), dict) and isfunction(activation):
             config = {**config, "activation": activation}  # one of the user's own, which has no name to find it by
+        for name in ("input_quantizer", *precision.QUANTIZER_OF_WEIGHT.values()):
+            quantizer = getattr(layer, name, None)
+            if name in config and isfunction(quantizer):  # larq keeps its name alone
+                config = {**config, name: quantizer}
         return type(layer).from_config(config)
 
 

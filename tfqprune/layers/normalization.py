@@ -41,7 +41,9 @@ class ScaleHandler(PassThrough):
 class BatchNormHandler(ScaleHandler):
     """Statistics of each position of ``axis`` on its own."""
 
-    weights: tuple[str, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
+    weights: tuple[str, ...] = (
+        "gamma", "beta", "moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev"
+    )  # fmt: skip
 
     def flow(self, call: LayerCall) -> list[Channels]:
         axes = _axes(call.layer, len(call.input_shapes[0]))
@@ -119,6 +121,8 @@ class RescalingHandler(PassThrough):
 
     def flow(self, call: LayerCall) -> list[Channels]:
         channels, rank = call.inputs[0], len(call.input_shapes[0])
+        if tuple(call.output_shapes[0]) != tuple(call.input_shapes[0]):
+            return call.opaque(f"feeds {call.title}, whose scale changes the number of channels or positions")
         constants = [np.asarray(value) for value in (call.layer.scale, call.layer.offset)]
         if any(value.ndim for value in constants):
             if channels.axis != rank - 1:

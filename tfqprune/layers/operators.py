@@ -118,12 +118,31 @@ class ConcatOperator(LayerHandler):
         return concatenate(call, int(own(call, 1, "axis")) % len(call.input_shapes[0]))
 
 
-@operator("transpose", "expand_dims", "squeeze", "stack", "nn.depth_to_space", "nn.space_to_depth", "tile", "repeat")
+@operator("transpose", "expand_dims", "squeeze", "stack", "nn.depth_to_space", "nn.space_to_depth", "tile")
 class MovementOperator(LayerHandler):
     """Moves data, and none of its arguments counts channels."""
 
     def flow(self, call: LayerCall) -> list[Channels]:
         return move(call)
+
+
+@operator("repeat")
+class RepeatOperator(MovementOperator):
+    """As often everywhere; a count for each position would have to be cut with the channels."""
+
+    def flow(self, call: LayerCall) -> list[Channels]:
+        repeats = own(call, 1, "repeats")
+        if tf.is_tensor(repeats) or np.ndim(repeats):
+            return call.opaque(f"feeds {call.title}, which repeats each position in a number of its own")
+        return super().flow(call)
+
+
+@operator("nn.local_response_normalization", "nn.lrn", "clip_by_norm", "clip_by_global_norm")
+class NormOperator(LayerHandler):
+    """Divides by a norm over channels, where it is large: probing with small values would not see it."""
+
+    def flow(self, call: LayerCall) -> list[Channels]:
+        return call.opaque(f"feeds {call.title}, which looks at several channels together")
 
 
 @operator("shape")
