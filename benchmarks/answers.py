@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import magnitude
-from grid import HALF, accuracies, bits, by_setting, in_short, network_name, percent
+from grid import HALF, accuracies, bits, by_setting, epochs_of, in_short, network_name, percent
 from published import ACRA_SHARE, HFP_SHARE
 from search_report import curves, setting_name, trials_to_reach
 from tables import table
@@ -23,18 +23,18 @@ RIVALS = ("thin", "latent L1", "random")
 def budgets(rows: list[dict[str, Any]]) -> Iterator[Line]:
     """The best method at half of the memory, chosen on validation images, beside its rivals; each pruned network."""
     for (_, _, network, width, precision, _), cells in by_setting([row for row in rows if in_short(row)]).items():
-        groups = {name.split(" ", 1)[1]: group for name, group in cells.items()}
-        ours = [name for name in groups if name not in ("dense", *RIVALS)]
-        if not ours:
-            continue
-        found = {name: accuracies(group) for name, group in groups.items()}
-        best = max(ours, key=lambda name: statistics.mean(accuracies(groups[name], "validation")))
-        yield [
-            f"{network_name(network, width)}, {bits(precision)}, at {HALF:g} of its memory",
-            f"{best} {percent(found[best])}",
-            ", ".join(f"{name} {percent(found[name])}" for name in ("dense", *RIVALS) if name in found),
-            "[methods](#methods-under-the-same-budget)",
-        ]
+        for training in sorted({training for _, method, training in cells if method not in ("dense", *RIVALS)}):
+            groups = {method: found for (_, method, epochs), found in cells.items() if epochs in (0, training)}
+            ours = {method: found for method, found in groups.items() if method not in ("dense", *RIVALS)}
+            found = {method: percent(accuracies(group)) for method, group in groups.items()}
+            best = max(ours, key=lambda method: statistics.mean(accuracies(ours[method], "validation")))
+            yield [
+                f"{network_name(network, width)}, {bits(precision)}, at {HALF:g} of its memory, "
+                f"{epochs_of(ours[best][0])} epochs",
+                f"{best} {found[best]}",
+                ", ".join(f"{method} {found[method]}" for method in ("dense", *RIVALS) if method in found),
+                "[methods](#methods-under-the-same-budget)",
+            ]
 
 
 def searches(content: dict[str, Any]) -> Iterator[Line]:

@@ -33,6 +33,7 @@ METHODS = ("thin", "random", "latent L1", "uniform", "sensitivity", "bayesian", 
 BUDGETS = (0.5, 0.74, 0.3)
 HALF = 0.5
 KEY = ("dataset", "limit", "network", "width", "precision", "method", "budget", "seed", "baseline_epochs", "training")
+Cell = tuple[float, str, int]  # budget, method, epochs after the baseline
 SCORED = 256  # training images that criteria look at
 COSTS = ("params", "macs", "bops", "memory")
 
@@ -109,7 +110,7 @@ class Bench:
             return cut_and_trained(given, self.model, plan, splits, given.training, seed)
         tf.keras.utils.set_random_seed(seed)
         model = tf.keras.models.clone_model(tq.prune(self.model, plan))
-        epochs, folder = given.epochs + given.training, self.folder / f"thin_{share:g}_{seed}"
+        epochs, folder = given.epochs + given.training, self.folder / f"thin_{share:g}_{seed}_{given.training}"
         train(given, model, splits, epochs, epochs, seed, given.learning_rate, folder, verbose=2)
         return model
 
@@ -231,11 +232,11 @@ def report(rows: list[dict[str, Any]]) -> str:
     """A table for each network and budget, in Markdown; means over seeds."""
     blocks = []
     for (dataset, limit, network, width, precision, epochs), cells in by_setting(rows).items():
-        whole = cells["1 dense"][0]
+        whole = cells[1.0, "dense", 0][0]
         kind = {"binary": "binary (1/1)", "float": "float"}.get(precision, f"DoReFa ({precision}/{precision})")
         images = "" if limit is None else f", {limit} images"
         formats = list(whole["files"])
-        heads = ["budget", "method", "epochs after the baseline", "seeds", "test", "validation"]
+        heads = ["budget", "method", "epochs", "seeds", "test", "validation"]
         heads += ["params", "MACs", "BOPs", "memory"]
         heads += [f"`{name}`: {what}" for name in formats for what in ("bytes", "latency", "RAM")]
         lines = [
@@ -244,8 +245,7 @@ def report(rows: list[dict[str, Any]]) -> str:
             f"| {' | '.join(heads)} |",
             "| ---: | --- |" + " ---: |" * (len(heads) - 2),
         ]
-        order = sorted(cells, key=lambda name: (-float(name.split()[0]), -statistics.mean(accuracies(cells[name]))))
-        lines += [_line(cells[name], whole, formats) for name in order]
+        lines += [_line(found, whole, formats) for found in best_first(cells)]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
@@ -259,26 +259,37 @@ def summary(rows: list[dict[str, Any]]) -> str:
     """Rows chosen by :func:`in_short`, a line for each method, in Markdown; the best first."""
     lines = []
     for (_, _, network, width, precision, _), cells in by_setting(rows).items():
-        for found in sorted(
-            cells.values(), key=lambda found: (-found[0]["budget"], -statistics.mean(accuracies(found)))
-        ):
+        for found in best_first(cells):
             costs = {name: statistics.mean(row["cost"][name] for row in found) for name in ("params", "macs")}
             small = statistics.mean(min(file["bytes"] for file in row["files"].values()) for row in found)
             lines.append(
-                [f"{network_name(network, width)}, {bits(precision)}", found[0]["method"], str(len(found)),
-                 percent(accuracies(found)),
+                [f"{network_name(network, width)}, {bits(precision)}", found[0]["method"], epochs_of(found[0]),
+                 str(len(found)), percent(accuracies(found)),
                  f"{costs['params'] / 1e3:.0f} k", f"{costs['macs'] / 1e6:.1f} M", f"{small / 1024:.1f} KiB"]
             )  # fmt: skip
-    return table(["network", "method", "seeds", "test", "parameters", "MACs", "smallest .tflite"], lines)
+    return table(["network", "method", "epochs", "seeds", "test", "parameters", "MACs", "smallest .tflite"], lines)
 
 
-def by_setting(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]]:
-    """Rows that may be compared with one another, of these the seeds of one budget and method."""
-    settings: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = {}
+def by_setting(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[Cell, list[dict[str, Any]]]]:
+    """Rows of one baseline, of these the seeds of one budget, method and number of epochs after the baseline."""
+    settings: dict[tuple[Any, ...], dict[Cell, list[dict[str, Any]]]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("dataset", "limit", "network", "width", "precision", "baseline_epochs"))
-        settings.setdefault(key, {}).setdefault(f"{row['budget']:g} {row['method']}", []).append(row)
+        cell = (row["budget"], row["method"], row["training"])
+        settings.setdefault(key, {}).setdefault(cell, []).append(row)
     return settings
+
+
+def epochs_of(row: dict[str, Any]) -> str:
+    """Those of the baseline, and those after it; the thin network has all of them from new weights on."""
+    if row["method"] == "thin":
+        return str(row["baseline_epochs"] + row["training"])
+    return f"{row['baseline_epochs']} + {row['training']}" if row["training"] else str(row["baseline_epochs"])
+
+
+def best_first(cells: dict[Cell, list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Those of a budget together; budgets from large to small."""
+    return sorted(cells.values(), key=lambda found: (-found[0]["budget"], -statistics.mean(accuracies(found))))
 
 
 def bits(precision: str) -> str:
@@ -306,11 +317,8 @@ def _line(found: list[dict[str, Any]], whole: dict[str, Any], formats: list[str]
     """One row of a table: the means of one method under one budget."""
     first = found[0]
     dense = first["method"] == "dense"
-    training = str(first["training"])
-    if first["method"] == "thin":
-        training = f"{first['training'] + first['baseline_epochs']}, and no baseline"
     cells = [
-        f"{first['budget']:g}", first["method"], training, str(len(found)),
+        f"{first['budget']:g}", first["method"], epochs_of(first), str(len(found)),
         percent(accuracies(found)), percent(accuracies(found, "validation")),
     ]  # fmt: skip
     for name in COSTS:

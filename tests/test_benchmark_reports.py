@@ -56,7 +56,7 @@ def test_methods_at_half_of_the_memory_by_hand(load_benchmark: Load) -> None:
     """The best first behind the dense network; means over seeds; the smallest file of each row."""
     row = {
         "dataset": "cifar10", "limit": None, "network": "net", "width": 1.0, "precision": "2", "baseline_epochs": 9,
-        "cost": {"params": 2000, "macs": 4_000_000},
+        "training": 3, "cost": {"params": 2000, "macs": 4_000_000},
     }  # fmt: skip
     files = {"files": {"fast": {"bytes": 4096}, "packed": {"bytes": 2048}}}
     rows = [
@@ -65,12 +65,15 @@ def test_methods_at_half_of_the_memory_by_hand(load_benchmark: Load) -> None:
         {**row, **files, "method": "ours", "budget": 0.5, "test": 0.76},
         {**row, **files, "method": "ours", "budget": 0.3, "test": 0.1},
         {**row, **files, "method": "ours", "budget": 0.5, "test": 0.1, "limit": 64},
-        {**row, **files, "method": "dense", "budget": 1.0, "test": 0.5},
+        {**row, **files, "method": "ours", "budget": 0.5, "test": 0.79, "training": 20},
+        {**row, **files, "method": "thin", "budget": 0.5, "test": 0.74},
+        {**row, **files, "method": "dense", "budget": 1.0, "test": 0.5, "training": 0},
     ]
     grid = load_benchmark("grid")
     text = grid.summary([row for row in rows if grid.in_short(row)])
-    assert [line.split(" | ")[1] for line in text.splitlines()[2:]] == ["dense", "ours", "uniform"]
-    assert cells(text, "net, 2 bits | uniform")[2:] == ["2", "75.0 ± 7.1 %", "3 k", "3.0 M", "2.0 KiB"]
+    assert [line.split(" | ")[1] for line in text.splitlines()[2:]] == ["dense", "ours", "ours", "uniform", "thin"]
+    assert [line.split(" | ")[2] for line in text.splitlines()[2:]] == ["9", "9 + 20", "9 + 3", "9 + 3", "12"]
+    assert cells(text, "net, 2 bits | uniform | 9 + 3")[3:] == ["2", "75.0 ± 7.1 %", "3 k", "3.0 M", "2.0 KiB"]
 
 
 def test_answers_by_hand(load_benchmark: Load) -> None:
@@ -78,16 +81,19 @@ def test_answers_by_hand(load_benchmark: Load) -> None:
     answers = load_benchmark("answers")
     row = {
         "dataset": "cifar10", "limit": None, "network": "net", "width": 1.0, "precision": "2", "baseline_epochs": 9,
+        "training": 3,
     }  # fmt: skip
     rows = [
-        {**row, "method": "dense", "budget": 1.0, "validation": 0.9, "test": 0.9},
+        {**row, "method": "dense", "budget": 1.0, "validation": 0.9, "test": 0.9, "training": 0},
         {**row, "method": "uniform", "budget": 0.5, "validation": 0.8, "test": 0.6},
         {**row, "method": "bayesian", "budget": 0.5, "validation": 0.7, "test": 0.8},
         {**row, "method": "random", "budget": 0.5, "validation": 0.85, "test": 0.5},
         {**row, "method": "bayesian", "budget": 0.3, "validation": 0.99, "test": 0.4},
+        {**row, "method": "bayesian", "budget": 0.5, "validation": 0.88, "test": 0.85, "training": 20},
     ]
-    ((question, ours, beside, _),) = answers.budgets(rows)
-    assert (question, ours) == ("net, 2 bits, at 0.5 of its memory", "uniform 60.0 %")
+    ((question, ours, beside, _), longer) = answers.budgets(rows)
+    assert (question, ours) == ("net, 2 bits, at 0.5 of its memory, 9 + 3 epochs", "uniform 60.0 %")
+    assert longer[:3] == ["net, 2 bits, at 0.5 of its memory, 9 + 20 epochs", "bayesian 85.0 %", "dense 90.0 %"]
     assert beside == "dense 90.0 %, random 50.0 %"
     assert list(answers.budgets(rows[:1])) == []  # nothing pruned is no answer
 

@@ -89,9 +89,9 @@ class TestOutputs:
 
     def test_folders(self, tmp_path: Path) -> None:
         inputs.free_folder(tmp_path / "new", overwrite=False)
-        (tmp_path / "run.json").write_text('{"status": "running", "settings": {}}')
+        (tmp_path / "run.json").write_text('{"status": "running", "settings": {}, "holds": []}')
         inputs.free_folder(tmp_path, overwrite=False)
-        (tmp_path / "run.json").write_text('{"status": "finished", "settings": {}}')
+        (tmp_path / "run.json").write_text('{"status": "finished", "settings": {}, "holds": []}')
         inputs.free_folder(tmp_path, overwrite=True)
         inputs.free_folder(tmp_path, overwrite=False, may_grow=True)
         with pytest.raises(OutputError, match="holds a finished run"):
