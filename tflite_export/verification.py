@@ -227,11 +227,16 @@ def keras_outputs(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     """The outputs of a Keras model in the order of its names, in inference mode, eagerly and in small batches."""
     import tensorflow as tf
 
-    chunks = []
-    for start in range(0, len(arrays[0]), _BATCH):
-        part = [a[start : start + _BATCH] for a in arrays]
+    from tfqprune.samples import own_batch
+
+    own, chunks = own_batch(model), []
+    for start in range(0, len(arrays[0]), own or _BATCH):
+        part = [a[start : start + (own or _BATCH)] for a in arrays]
+        count = len(part[0])
+        if own is not None:
+            part = [np.resize(a, (own, *a.shape[1:])) for a in part]  # the first ones again, to fill the last batch
         answer = model(part if len(part) > 1 else part[0], training=False)
-        chunks.append([np.asarray(a) for a in tf.nest.flatten(answer)])
+        chunks.append([np.asarray(a)[:count] for a in tf.nest.flatten(answer)])
     return [np.concatenate(column) for column in zip(*chunks, strict=True)]
 
 

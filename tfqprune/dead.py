@@ -20,7 +20,7 @@ from tfqprune.layers.running import asked_training
 from tfqprune.models import is_graph_model, nodes
 from tfqprune.plan import PruningPlan, fingerprint
 from tfqprune.rebuild import values_of
-from tfqprune.samples import SAMPLES, Samples, take_samples
+from tfqprune.samples import SAMPLES, Samples, own_batch, take_samples
 from tfqprune.slim import SlimBuilder
 
 _BATCH = 64
@@ -383,10 +383,10 @@ def _inputs(graph: ChannelGraph, data: Any, count: int) -> Samples:
     rng = np.random.default_rng(0)
     shapes = [[16 if size is None else size for size in tensor.shape[1:]] for tensor in graph.model.inputs]
     types = [tensor.dtype.as_numpy_dtype for tensor in graph.model.inputs]
-    arrays = [
-        rng.normal(size=(min(count, _BATCH), *shape)).astype(kind) for shape, kind in zip(shapes, types, strict=True)
-    ]
-    return Samples(arrays, None)
+    batch = own_batch(graph.model)
+    number = batch or min(count, _BATCH)
+    arrays = [rng.normal(size=(number, *shape)).astype(kind) for shape, kind in zip(shapes, types, strict=True)]
+    return Samples(arrays, None, batch)
 
 
 def _other_sizes(model: tf.keras.Model, samples: Samples) -> Iterator[list[tf.Tensor]]:
@@ -396,6 +396,6 @@ def _other_sizes(model: tf.keras.Model, samples: Samples) -> Iterator[list[tf.Te
     for more in _GROWTH:
         widths = [[(0, 0), *((0, more if size is None else 0) for size in tensor.shape[1:])] for tensor in model.inputs]
         yield [
-            tf.constant(np.pad(array[:1], width, mode="wrap"))
+            tf.constant(np.pad(array[: samples.batch or 1], width, mode="wrap"))
             for array, width in zip(samples.inputs, widths, strict=True)
         ]

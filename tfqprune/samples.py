@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,20 +22,27 @@ class Samples:
     Attributes:
         inputs: one array ``[samples, ...]`` for each input of the model.
         labels: one array ``[samples, ...]`` for each output of the model, or None.
+        batch: the only batch size that the model takes (:func:`own_batch`), or None.
     """
 
     inputs: list[np.ndarray]
     labels: list[np.ndarray] | None
+    batch: int | None = None
 
     def __len__(self) -> int:
         return len(self.inputs[0])
 
     def batches(self, size: int) -> Iterator[tuple[list[tf.Tensor], list[tf.Tensor] | None]]:
-        """The samples in order, ``size`` at a time: inputs, and labels or None."""
+        """The samples in order, ``size`` at a time, or as the model wants them: inputs, and labels or None."""
+        size = self.batch or size
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             labels = None if self.labels is None else [tf.constant(array[part]) for array in self.labels]
             yield [tf.constant(array[part]) for array in self.inputs], labels
+
+    def steps(self, size: int) -> int:
+        """How many :meth:`batches` there are."""
+        return -(-len(self) // (self.batch or size))
 
     def mixed(self) -> Samples:
         """The same samples, in a fixed random order where they are sorted by class.
@@ -45,7 +52,8 @@ class Samples:
         if self.labels is None or not any(map(_is_sorted, self.labels)):
             return self
         order = np.random.default_rng(0).permutation(len(self))
-        return Samples([array[order] for array in self.inputs], [array[order] for array in self.labels])
+        inputs, labels = ([array[order] for array in arrays] for arrays in (self.inputs, self.labels))
+        return replace(self, inputs=inputs, labels=labels)
 
 
 def _is_sorted(labels: np.ndarray) -> bool:
@@ -78,18 +86,26 @@ def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samp
         data: an array ``[samples, ...]``; a pair ``(x, y)``; for several inputs a list or a mapping of arrays in place
             of x; an object with attributes ``x`` and ``y`` (``tfqprune.data.Split``); or a tf.data.Dataset of such
             elements, batched or not. Sample weights (a third entry) are not looked at: see :func:`sample_weights`.
-        count: how many; of arrays a fixed random choice, of a data set the first ones.
+        count: how many; of arrays a fixed random choice, of a data set the first ones. Of a model that takes batches of
+            one size only, as many as fill them, one batch at least.
 
     Raises:
-        DataError: no data, too few inputs, a wrong shape or type, NaN or infinity (also as the model's type), unequal
-            lengths of inputs or labels.
+        DataError: no data, less than such a batch, too few inputs, a wrong shape or type, NaN or infinity (also as the
+            model's type), unequal lengths of inputs or labels.
     """
     count = whole_number("the number of samples", count, DataError)
     if isinstance(data, Samples):
         return data
+    batch = own_batch(model)
+    if batch is not None:
+        count = max(count // batch, 1) * batch
     arrays, labels = arrays_of(model, _from_dataset(model, data, count) if isinstance(data, tf.data.Dataset) else data)
     total = len(arrays[0])
-    chosen: Any = slice(0, int(count))
+    if batch is not None and total < batch:
+        raise DataError(
+            f"Expected at least {batch} samples, for {model.name!r} takes no other batches. Received: {total}."
+        )
+    chosen: Any = slice(0, min(count, total) // batch * batch if batch else count)
     if total > count and not isinstance(data, tf.data.Dataset):
         # Arrays may be sorted by class, so the first ones will not do; the choice is always the same.
         chosen = np.sort(np.random.default_rng(0).permutation(total)[:count])
@@ -97,7 +113,21 @@ def take_samples(model: tf.keras.Model, data: Any, count: int = SAMPLES) -> Samp
         _finite(array[chosen], tensor.dtype.as_numpy_dtype, f"input {name!r}")
         for array, tensor, name in zip(arrays, model.inputs, input_names(model), strict=True)
     ]
-    return Samples(inputs, None if labels is None else [array[chosen] for array in labels])
+    return Samples(inputs, None if labels is None else [array[chosen] for array in labels], batch)
+
+
+def own_batch(model: tf.keras.Model) -> int | None:
+    """The batch size of a model's inputs, where it takes no other: stateful layers and some reshapes do not."""
+    size = model.inputs[0].shape[0]
+    if size is None:
+        return None
+    shapes = [[size + 1, *(length or 8 for length in tensor.shape[1:])] for tensor in model.inputs]
+    arrays = [tf.zeros(shape, tensor.dtype) for shape, tensor in zip(shapes, model.inputs, strict=True)]
+    try:
+        model(tf.nest.pack_sequence_as(model._nested_inputs, arrays), training=False)
+    except (ValueError, tf.errors.InvalidArgumentError):
+        return int(size)
+    return None
 
 
 def arrays_of(model: tf.keras.Model, data: Any) -> tuple[list[np.ndarray], list[np.ndarray] | None]:

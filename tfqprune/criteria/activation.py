@@ -57,7 +57,7 @@ class ActivationCriterion(Criterion):
             return prepared
 
         forward = Forward(graph, watched, tap)
-        total = -(-len(samples) // self.batch_size)
+        total = samples.steps(self.batch_size)
         for batch, _ in track(samples.batches(self.batch_size), "activations", total):
             forward(batch)
         parts: dict[str, list[np.ndarray]] = {group.name: [] for group in groups}

@@ -67,7 +67,7 @@ def read(
     watched = consumers(graph, {group.index for group in groups})
     readings = {name: Reading(_blocks(consumer)) for name, consumer in watched.items()}
     rngs = {name: np.random.default_rng(zlib.crc32(name.encode())) for name in watched}
-    total = -(-len(samples) // batch_size)
+    total = samples.steps(batch_size)
 
     def tap(consumer: Consumer, _: tf.Tensor, prepared: tf.Tensor) -> tf.Tensor:
         reading = readings[consumer.name]

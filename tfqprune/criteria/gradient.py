@@ -51,7 +51,7 @@ class GateCriterion(Criterion):
         watched = consumers(graph, {group.index for group in groups})
         read = {index for consumer in watched.values() for index in consumer.units[0].tolist()}
         parts: dict[str, list[np.ndarray]] = {group.name: [] for group in groups}
-        total = -(-len(samples) // self.batch_size)
+        total = samples.steps(self.batch_size)
         for inputs, labels in track(samples.batches(self.batch_size), "gradients of the gates", total):
             for name, values in self._derivatives(graph, groups, watched, inputs, labels, samples.labels).items():
                 parts[name].append(values)

@@ -15,6 +15,7 @@ from tfqprune.costs import CostModel
 from tfqprune.data.arrays import is_one_hot
 from tfqprune.errors import ExportError, MissingDependencyError
 from tfqprune.report import VariantRow
+from tfqprune.samples import own_batch
 
 _COMPARED = 256  # samples on which file and Keras model are compared
 
@@ -34,8 +35,10 @@ def accuracy(model: tf.keras.Model, x: np.ndarray, y: np.ndarray) -> float | Non
         labels = labels.argmax(axis=-1)
     if labels.size != len(labels) or not (labels == np.floor(labels)).all():
         return None  # values, not classes
-    answers = np.asarray(model.predict(x, batch_size=256, verbose=0)).argmax(axis=-1)
-    return float((answers == labels.reshape(-1)).mean())
+    own = own_batch(model)
+    count = len(labels) // own * own if own else len(labels)
+    answers = np.asarray(model.predict(x[:count], batch_size=own or 256, verbose=0)).argmax(axis=-1)
+    return float((answers == labels.reshape(-1)[:count]).mean())
 
 
 def counts(model: tf.keras.Model) -> dict[str, Any]:

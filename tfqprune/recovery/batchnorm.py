@@ -89,7 +89,7 @@ def reestimate_batch_norms(
     structure = model._nested_inputs if hasattr(model, "_nested_inputs") else model.inputs
     moments = {id(layer): _Moments() for layer in layers}
     with _own_statistics(layers, moments):
-        steps = track(samples.batches(batch_size), "batch norms", -(-len(samples) // batch_size))
+        steps = track(samples.batches(batch_size), "batch norms", samples.steps(batch_size))
         for inputs, _ in steps:
             model(tf.nest.pack_sequence_as(structure, inputs), training=False)
     pairs = []

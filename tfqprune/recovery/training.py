@@ -14,7 +14,7 @@ from tfqprune.errors import DataError, ModelTypeError, real_number, whole_number
 from tfqprune.losses import check_classes, compiled_arguments, infer_loss, loss_name
 from tfqprune.models import check_model, is_keras_model
 from tfqprune.precision import broken_values
-from tfqprune.samples import Samples, batched, sample_weights, take_samples
+from tfqprune.samples import Samples, arrays_of, batched, own_batch, sample_weights, take_samples
 
 
 def finetune(
@@ -190,10 +190,13 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
         DataError: no labels, data that does not fit, an endless data set, a batch size below 1.
     """
     batch_size = whole_number("batch_size", batch_size, DataError)
+    own = own_batch(model)
     compiled = (getattr(model, "loss", None), compiled_arguments(model).get("loss_weights"))
     if isinstance(data, tf.data.Dataset):
         data = batched(model, data, batch_size)
-        example = _with_labels(take_samples(model, data, 32), what)
+        if own is not None:
+            data = data.rebatch(own, drop_remainder=True)
+        example = _with_labels(take_samples(model, data, own or 32), what)
         steps = int(data.cardinality())
         if steps == tf.data.INFINITE_CARDINALITY:
             raise DataError(f"Expected {what} data that ends. Received: an endless data set; bound it with .take(n).")
@@ -205,16 +208,19 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
     assert samples.labels is not None
     inputs = tf.nest.pack_sequence_as(_without_lists(model._nested_inputs), samples.inputs)
     labels = tf.nest.pack_sequence_as(_without_lists(model._nested_outputs), samples.labels)
-    weights: Any = sample_weights(model, data, len(samples))
+    weights: Any = sample_weights(model, data, len(arrays_of(model, data)[0][0]))
     if isinstance(weights, list):
         weights = tf.nest.pack_sequence_as(_without_lists(model._nested_outputs), weights)
+    if own is not None and weights is not None:
+        weights = tf.nest.map_structure(lambda array: array[: len(samples)], weights)
     entries = (inputs, labels) if weights is None else (inputs, labels, weights)
     dataset = tf.data.Dataset.from_tensor_slices(entries)
     if shuffle:
         dataset = dataset.shuffle(len(samples), seed=0)
-    dataset = untuned(dataset.batch(batch_size))
-    example = Samples([array[:32] for array in samples.inputs], [array[:32] for array in samples.labels])
-    return TrainingData(dataset, -(-len(samples) // batch_size), example, samples.labels, *compiled)
+    dataset = untuned(dataset.batch(own or batch_size))
+    first = own or 32
+    example = Samples([array[:first] for array in samples.inputs], [array[:first] for array in samples.labels])
+    return TrainingData(dataset, samples.steps(batch_size), example, samples.labels, *compiled)
 
 
 def _without_lists(structure: Any) -> Any:
