@@ -7,7 +7,7 @@ commutes with dropping channels on random data; otherwise all it touches is froz
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,13 @@ from tfqprune.layers.running import run, static_value
 from tfqprune.layers.space import Channels
 
 _DROPS = 3  # random subsets that a guess has to survive
+#: what is sent through: values in which a layer that mixes channels a little, or those of some size only, is told
+_PROBES: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (
+    lambda values, rng: values,
+    lambda values, rng: 100 * values,  # norms above a bound, sums beside which a constant is nothing
+    lambda values, rng: 0.01 * values,
+    lambda values, rng: values * (rng.random(values.shape) < 0.1),  # positions at which some channels alone are not 0
+)
 
 
 @dataclass
@@ -51,16 +58,17 @@ class ProbedHandler(LayerHandler):
         if not wide:
             return call.opaque(f"feeds {call.title}")
         ids = np.concatenate([channels.ids for channels in wide])
-        full = _random_inputs(call)
+        probes = [_random_inputs(call, probe) for probe in _PROBES]
         values = _varied(call.layer)
         try:
-            expected = run(call, full, _rebuilt(call, values, full))
+            layer = _rebuilt(call, values, probes[0])
+            expected = [run(call, inputs, layer) for inputs in probes]
         except Exception as error:  # a user's layer may raise anything
             return call.opaque(f"feeds {call.title}, which cannot be run on its own ({type(error).__name__})")
         for guess in _guesses(call):
             weights = _matching_weights(call, guess)
             if weights is None or not all(
-                _survives(call, guess, weights, values, full, expected, seed) for seed in range(_DROPS)
+                _survives(call, guess, weights, values, probes, expected, seed) for seed in range(_DROPS)
             ):
                 continue
             self.weights = weights
@@ -147,46 +155,64 @@ def _survives(
     guess: _Guess,
     weights: _Weights,
     values: list[np.ndarray],
-    full: list[np.ndarray],
-    expected: list[np.ndarray],
+    probes: list[list[np.ndarray]],
+    expected: list[list[np.ndarray]],
     seed: int,
 ) -> bool:
     """Whether dropping random channels before the layer is the same as dropping them behind it."""
     wide = [channels for channels in call.inputs if channels.axis is not None]
     alive = _random_alive([len(channels) for channels in wide], guess, np.random.default_rng(seed))
+    dropped = [_dropped(call, inputs, alive) for inputs in probes]
+    try:
+        kept = np.flatnonzero(alive[guess.outputs[0][1]])
+        less = [_cut(value, axes, kept) for value, axes in zip(values, weights.axes, strict=True)]
+        layer = _rebuilt(call, less, dropped[0], weights.config_keys, len(kept))
+        received = [run(call, inputs, layer) for inputs in dropped]
+    except Exception:  # a user's layer may raise anything when channels are missing: it is not safe to cut
+        return False
+    if not all(len(whole) == len(part) == len(guess.outputs) for whole, part in zip(expected, received, strict=True)):
+        return False
+    for (axis, labels), *answers in zip(guess.outputs, *expected, *received, strict=True):
+        places = np.flatnonzero(alive[labels])
+        wholes = [np.take(whole, places, axis=axis).astype("float64") for whole in answers[: len(probes)]]
+        if not np.isfinite(wholes[0]).any():
+            return False
+        if not all(map(_same, wholes, answers[len(probes) :])):
+            return False
+    return True
+
+
+def _dropped(call: LayerCall, inputs: list[np.ndarray], alive: np.ndarray) -> list[np.ndarray]:
+    """Inputs of a layer without the channels that are not alive."""
     dropped, start = [], 0
-    for channels, value in zip(call.inputs, full, strict=True):
+    for channels, value in zip(call.inputs, inputs, strict=True):
         if channels.axis is None:
             dropped.append(value)
             continue
         keep = np.flatnonzero(alive[start : start + len(channels)])
         dropped.append(np.take(value, keep, axis=channels.axis))
         start += len(channels)
-    try:
-        kept = np.flatnonzero(alive[guess.outputs[0][1]])
-        less = [_cut(value, axes, kept) for value, axes in zip(values, weights.axes, strict=True)]
-        received = run(call, dropped, _rebuilt(call, less, dropped, weights.config_keys, len(kept)))
-    except Exception:  # a user's layer may raise anything when channels are missing: it is not safe to cut
-        return False
-    if len(expected) != len(received) or len(expected) != len(guess.outputs):
-        return False
-    for whole, part, (axis, labels) in zip(expected, received, guess.outputs, strict=True):
-        whole = np.take(whole, np.flatnonzero(alive[labels]), axis=axis)
-        if whole.shape != part.shape or not np.isfinite(whole.astype("float64")).any():
-            return False
-        tolerance = 1e-2 if whole.dtype.itemsize < 4 else 1e-4
-        if not np.allclose(whole.astype("float64"), part.astype("float64"), tolerance, tolerance, equal_nan=True):
-            return False
-    return True
+    return dropped
 
 
-def _random_inputs(call: LayerCall) -> list[np.ndarray]:
+def _same(whole: np.ndarray, part: np.ndarray) -> bool:
+    """Whether what is left of an output is what the layer without some channels gives, up to rounding."""
+    if whole.shape != part.shape:
+        return False
+    tolerance = 1e-2 if part.dtype.itemsize < 4 else 1e-5
+    finite = np.abs(whole[np.isfinite(whole)])
+    peak = float(finite.max()) if finite.size else 1.0
+    return np.allclose(whole, part.astype("float64"), tolerance, tolerance * peak, equal_nan=True)
+
+
+def _random_inputs(call: LayerCall, probe: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> list[np.ndarray]:
     """Random values for every input: positive mostly, so that logarithms and roots have some that are finite."""
     rng = np.random.default_rng(0)
     values = []
     for shape, tensor in zip(call.input_shapes, call.node.keras_inputs, strict=True):
         known = static_value(tensor)
-        values.append(rng.uniform(-0.5, 1.5, trial_shape(shape)).astype("float32") if known is None else known)
+        drawn = rng.uniform(-0.5, 1.5, trial_shape(shape))
+        values.append(probe(drawn, rng).astype("float32") if known is None else known)
     return values
 
 
