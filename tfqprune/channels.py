@@ -130,6 +130,8 @@ class ChannelGraph:
             [shapes[id(tensor)] for tensor in tf.nest.flatten(node.outputs)],
         )
         call.outputs = record.handler.flow(call) if record.opaque is None else call.opaque(record.opaque)
+        if not call.fits(call.outputs):
+            call.outputs = call.opaque(f"feeds {call.title}, whose output has other channels than its handler knows")
         self.calls.setdefault(id(node), call)
         return call.outputs
 

@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 
 import tfqprune as tq
+from tfqprune.channels import ChannelGraph
 from tfqprune.layers import base
+from tfqprune.layers.activation import PassThrough
 from tfqprune.testing import LayerHandlerConformance
 
 K = tf.keras.layers
@@ -98,3 +100,25 @@ def test_without_its_handler_that_layer_is_frozen() -> None:
     reason = tq.ChannelGraph(tf.keras.Model(inputs, K.Dense(2)(x)))["producer"].frozen
     assert reason is not None
     assert "PerChannelPower" in reason
+
+
+class Doubled(K.Layer):
+    """Channels beside themselves."""
+
+    def call(self, inputs):
+        return tf.concat([inputs, inputs], axis=-1)
+
+
+class TooSimple(PassThrough):
+    """Knows nothing of the second half."""
+
+
+def test_a_handler_that_is_wrong_about_the_number_of_channels_freezes_them() -> None:
+    base.register_handler(Doubled)(TooSimple)
+    try:
+        inputs = K.Input((4,))
+        model = tf.keras.Model(inputs, K.Dense(3)(Doubled(name="doubled")(K.Dense(6, name="producer")(inputs))))
+        reason = ChannelGraph(model)["producer"].frozen
+    finally:
+        del base._HANDLERS[Doubled]
+    assert reason == "feeds 'doubled' (Doubled), whose output has other channels than its handler knows"

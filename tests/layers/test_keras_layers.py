@@ -173,6 +173,7 @@ CUT = {
     ),
     "softmax_rows": ((4, 4), lambda: [K.Softmax(axis=1)]),
     "dropout": ((4, 4), lambda: [K.Dropout(0.5), K.SpatialDropout2D(0.5), K.GaussianNoise(1.0), K.AlphaDropout(0.1)]),
+    "dropout_of_a_shape": ((4, 4), lambda: [K.Dropout(0.5, noise_shape=(None, 1, 4, 12))]),
     "pooling2d": ((8, 8), lambda: [K.MaxPooling2D(padding="same"), K.AveragePooling2D()]),
     "pooling1d": ((8,), lambda: [K.MaxPooling1D(), K.AveragePooling1D()]),
     "pooling3d": ((4, 4, 4), lambda: [K.MaxPooling3D(), K.AveragePooling3D()]),
@@ -221,6 +222,16 @@ def test_frozen_with_a_reason(name: str) -> None:
     reason = ChannelGraph(model_of(shape, *layers()))["producer"].frozen
     assert reason is not None
     assert "feeds '" in reason
+
+
+def test_dropout_of_a_shape_trains_on() -> None:
+    """Noise of (any, 1, 4, 12) is noise of (any, 1, 4, 6) behind a cut; Keras' alpha dropout takes numbers alone."""
+    model = model_of((4, 4), K.Dropout(0.5, noise_shape=(None, 1, 4, 12)))
+    slim = assert_law(model).slim
+    assert slim(np.ones((3, 4, 4, 3), np.float32), training=True).shape == (3, 5)
+    reason = ChannelGraph(model_of((4, 4), K.AlphaDropout(0.5, noise_shape=(1, 4, 4, 12))))["producer"].frozen
+    assert reason is not None
+    assert "whose noise has a fixed shape" in reason
 
 
 def test_softmax_inside_a_dense_freezes_it() -> None:

@@ -122,7 +122,7 @@ FROZEN = {
     "computed_bound": (1, lambda a: tf.ensure_shape(a[..., : tf.shape(a)[-1] // 2], (None, 8, 8, 8))),
     "computed_padding": (1, lambda a: tf.ensure_shape(tf.pad(a, padding_of(a)), (None, 8, 8, 16))),
     # what mixes channels a little, or only where values are large, or where most are zero
-    "lambda_slight": (1, lambda a: K.Lambda(lambda x: x + 2e-5 * tf.reduce_sum(x, -1, keepdims=True))(a)),
+    "lambda_slight": (1, lambda a: K.Lambda(lambda x: x + 1e-5 * tf.reduce_sum(x, -1, keepdims=True))(a)),
     "lambda_norm": (1, lambda a: K.Lambda(lambda x: tf.clip_by_norm(x, 30.0, axes=[-1]))(a)),
     "lambda_empty": (1, lambda a: K.Lambda(lambda x: tf.where(tf.reduce_any(x != 0, -1, keepdims=True), x, 1.0))(a)),
     "lambda_random": (1, lambda a: K.Lambda(lambda x: x + tf.random.normal(tf.shape(x)))(a)),

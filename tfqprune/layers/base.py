@@ -179,6 +179,13 @@ class LayerCall:
         self.inputs[index] = Channels(axis, self.space.mint_frozen(size, self.name, reason))
         return True
 
+    def fits(self, outputs: list[Channels]) -> bool:
+        """Whether there are as many channels as Keras says: a handler may not know an option of its layer."""
+        return len(outputs) == len(self.output_shapes) and all(
+            channels.axis is None or (channels.axis < len(shape) and shape[channels.axis] in (None, len(channels)))
+            for channels, shape in zip(outputs, self.output_shapes, strict=True)
+        )
+
     def freeze_inputs(self, reason: str) -> None:
         for channels in self.inputs:
             self.space.freeze(channels.ids, reason)
