@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+import tomllib
 
 from tfqprune.pipeline.demonstration import DemoSettings, demonstrate
 from tfqprune.pipeline.folder import read_state
@@ -68,6 +69,7 @@ def test_interrupted_and_continued(tmp_path: Path) -> None:
             break
     seen += process.stdout.readlines()
     assert process.wait(60) == 130, "".join(seen)
+    assert tomllib.loads((tmp_path / "out" / "settings.toml").read_text())["demo"]["dataset"] == "digits"
     trials = list((tmp_path / "out" / "binary").rglob("trial_*/trial.json"))
     assert len(trials) >= 3
     trained = tmp_path / "out" / "binary" / "trained.keras"

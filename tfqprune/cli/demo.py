@@ -58,10 +58,10 @@ def demo(
         seed=seed,
     )
     results = demonstrate(
-        settings, output_dir=output, data_dir=data_dir, overwrite=overwrite, verbose=session.verbosity
-    )
+        settings, output_dir=output, data_dir=data_dir, overwrite=overwrite, verbose=session.verbosity,
+        begun=lambda folder: session.save_settings(folder / "settings.toml"),
+    )  # fmt: skip
     folder = next(iter(results.values())).output_dir.parents[1]
-    session.save_settings(folder / "settings.toml")
     return Outcome(
         {
             "networks": {

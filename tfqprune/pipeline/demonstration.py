@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def demonstrate(
     data_dir: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     verbose: int = 1,
+    begun: Callable[[Path], None] | None = None,
 ) -> dict[str, CompressionResult]:
     """Trains two networks and compresses each with one uniform ratio and with Bayesian ratios.
 
@@ -78,6 +79,7 @@ def demonstrate(
         data_dir: folder of TensorFlow Datasets.
         overwrite: remove what an earlier demonstration left in ``output_dir``.
         verbose: 0 prints nothing.
+        begun: called with the folder when work begins, as by ``compress``.
 
     Returns:
         Network name -> result. The folder holds models, plans, trials, .tflite files and ``report.html``.
@@ -96,6 +98,8 @@ def demonstrate(
         Fitter(graph, unscored(graph), budget)  # refuses a budget that cannot be met
     path = Path(output_dir) if output_dir is not None else _next_folder(settings)
     folder = RunFolder(path, asdict(settings), holds=(*NETWORKS, *HOLDS), overwrite=overwrite)
+    if begun is not None:
+        begun(folder.path)
     # The same seed gives the same weights, whatever the order in which threads finish.
     tf.config.experimental.enable_op_determinism()
     display = Display(verbose)
