@@ -14,7 +14,7 @@ from tflite_export.codes import coded_kernels, named_layers, own_nodes, quantise
 from tflite_export.convert import check_model
 from tflite_export.flatbuffer import serialize, write_atomically
 from tflite_export.formats import CALIBRATION_SAMPLES, Facts, Format, Promise, Request, choose_format, get_format
-from tflite_export.narrow import check_width, narrow_floats
+from tflite_export.narrow import check_width, narrow_floats, wide_weights
 from tflite_export.runtime import check_threads, require_lce
 from tflite_export.simplify import simplify
 from tflite_export.sizes import SizeReport, size_report
@@ -138,6 +138,10 @@ def export(
     if batch_size is not None:
         set_batch_size(built.model, batch_size)
     narrowed = narrow_floats(built.model, float_weights, keep_small=chosen.keeps_small)
+    notes = built.notes
+    if (float_weights != "float32" or name == "float16") and (wide := wide_weights(built.model)):
+        kinds = ", ".join(f"{size:,} B of {kind}" for kind, size in wide.items())
+        notes += (f"weights that stay float32, for only those of convolutions and dense layers are narrowed: {kinds}",)
     check_support(built.model)
     if built.merge_clips:
         simplify(built.model)
@@ -159,7 +163,7 @@ def export(
     write_atomically(target, content)
     return ExportResult(
         path=target, bytes=len(content), floor_bytes=report.floor_bytes, breakdown=report, format=name, reason=reason,
-        agreement=agreement, runtime=chosen.capability.runtime, notes=built.notes,
+        agreement=agreement, runtime=chosen.capability.runtime, notes=notes,
     )  # fmt: skip
 
 

@@ -32,15 +32,15 @@ _TYPE_OF_NUMPY = {np.dtype(value): key for key, value in _NUMPY.items()}
 
 
 class Graph:
-    """The main subgraph of a model, with the few operations that the formats need.
+    """A subgraph of a model, the main one if no other is asked for, with the few operations that the formats need.
 
     Attributes:
         model: the whole ``ModelT``; changes are made in place.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, subgraph: int = 0) -> None:
         self.model = model
-        self.subgraph = model.subgraphs[0]
+        self.subgraph = model.subgraphs[subgraph]
 
     @property
     def tensors(self) -> list[Any]:

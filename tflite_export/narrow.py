@@ -13,7 +13,10 @@ from tfqprune.errors import ExportError
 
 WIDTHS = ("float32", "float16", "int8")
 # Operator -> position of its kernel and axis of the output channels.
-_KERNELS = {"CONV_2D": (1, 0), "DEPTHWISE_CONV_2D": (1, 3), "FULLY_CONNECTED": (1, 0), "TRANSPOSE_CONV": (1, 0)}
+_KERNELS = {
+    "CONV_2D": (1, 0), "DEPTHWISE_CONV_2D": (1, 3), "FULLY_CONNECTED": (1, 0), "TRANSPOSE_CONV": (1, 0),
+    "CONV_3D": (1, 4), "CONV_3D_TRANSPOSE": (1, 3),
+}  # fmt: skip
 # Unfolding takes some 100 bytes of tables and a scale a channel.
 _WORTH = 128
 _FLOAT16_MAX = 65504.0
@@ -63,6 +66,24 @@ def narrow_floats(model: Any, width: str, keep_small: bool) -> int:
         operator.inputs = np.where(np.asarray(operator.inputs) == kernel, unfolded, operator.inputs).astype(np.int32)
         replaced += 1
     return replaced
+
+
+def wide_weights(model: Any) -> dict[str, int]:
+    """Weights that are float32 in a file: kind of the operator that reads them -> their bytes.
+
+    Weights are constants with two axes or more, and large enough to be worth narrowing: tables of embeddings, kernels
+    of recurrent layers.
+    """
+    found: dict[str, int] = {}
+    for graph in (Graph(model, index) for index in range(len(model.subgraphs))):
+        for operator in graph.operators:
+            for tensor in map(int, operator.inputs if operator.inputs is not None else ()):
+                if tensor < 0 or graph.tensors[tensor].type != TensorType.FLOAT32 or not graph.is_constant(tensor):
+                    continue
+                shape = np.asarray(graph.shape(tensor))
+                if shape.prod() >= _WORTH and (shape > 1).sum() > 1:
+                    found[graph.kind(operator)] = found.get(graph.kind(operator), 0) + 4 * int(shape.prod())
+    return found
 
 
 def _half(graph: Graph, before: Any, values: np.ndarray, keep_small: bool) -> int:

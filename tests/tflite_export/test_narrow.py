@@ -84,6 +84,31 @@ def test_float16_halves_a_plain_model(net: Callable[..., Any], tmp_path: Path) -
     assert whole.notes == ()
 
 
+def test_volumes(tmp_path: Path) -> None:
+    """27 x 2 x 8 and 8 x 6 x 8 weights of convolutions over volumes: two bytes less, or three."""
+    given = layers.Input((6, 6, 6, 2))
+    x = layers.Conv3DTranspose(6, 2, strides=2)(layers.Conv3D(8, 3)(given))
+    model = tf.keras.Model(given, layers.GlobalAveragePooling3D()(x))
+    sizes = {
+        width: te.export(model, tmp_path / f"{width}.tflite", "float32", float_weights=width)
+        for width in ("float32", "float16", "int8")
+    }
+    weights = 432 + 384
+    assert sizes["float32"].bytes - sizes["float16"].bytes > 2 * weights - 400
+    assert sizes["float32"].bytes - sizes["int8"].bytes > 3 * weights - 800
+    assert all(result.notes == () for result in sizes.values())
+
+
+def test_weights_that_stay_are_said(tmp_path: Path) -> None:
+    given = layers.Input((6,), dtype="int32")
+    model = tf.keras.Model(given, layers.Dense(20)(layers.LSTM(12)(layers.Embedding(40, 16)(given))))
+    data = np.random.default_rng(0).integers(0, 40, (64, 6))
+    (note,) = te.export(model, tmp_path / "x.tflite", "float16", data=data, batch_size=1).notes
+    assert "2,560 B of GATHER" in note  # 40 x 16 floats
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in note
+    assert te.export(model, tmp_path / "x.tflite", "float32", data=data, batch_size=1).notes == ()
+
+
 def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"up to 65504 for float16. Received: 1e\+06"):
         te.export(_dense(np.full((80, 2), 1e6, np.float32)), tmp_path / "x.tflite", "float16")
