@@ -182,6 +182,16 @@ def trained(*callbacks: tf.keras.callbacks.Callback) -> tq.GradualPruning:
     return gradual
 
 
+def test_in_a_strategy() -> None:
+    model = network("dorefa_residual")
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+        gradual = tq.GradualPruning(model, ConstantSparsity(0.5, begin_step=1, frequency=1), "latent_l1")
+        gradual.training_model.compile("sgd", "sparse_categorical_crossentropy")
+    (x,), labels = samples_for(model)
+    gradual.training_model.fit(x, labels, batch_size=12, verbose=0, callbacks=[gradual])
+    assert sum(map(len, gradual.removed.values())) > 0
+
+
 class Interrupt(tf.keras.callbacks.Callback):
     """In the third epoch, after the tenth step."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import larq as lq
 import numpy as np
@@ -154,6 +155,11 @@ def test_plans_edited_into_nonsense(edit, message: str, tmp_path) -> None:
     path.write_text(json.dumps(data))
     with pytest.raises(PlanError, match=message):
         tq.prune(model, tq.PruningPlan.load(path))
+
+
+def test_a_plan_with_an_unknown_group_is_shown() -> None:
+    plan = plan_of(network(), 0.25)
+    assert "  aa: 1 go of an unknown group" in str(replace(plan, removed={**plan.removed, "aa": (0,)}))
 
 
 @pytest.mark.parametrize(

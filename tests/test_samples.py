@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfqprune.data import Split
 from tfqprune.errors import DataError
+from tfqprune.recovery.training import prepare
 from tfqprune.samples import sample_weights, take_samples
 
 K = tf.keras.layers
@@ -201,6 +202,21 @@ def test_samples_of_two_shapes() -> None:
     for given in (data, data.batch(1)):
         with pytest.raises(DataError, match="Expected samples of one shape"):
             take_samples(model, given)
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_generator_that_does_not_say_its_shapes(one: tf.keras.Model, size: int | None) -> None:
+    rows = np.arange(18, dtype=np.float32).reshape(6, 3)
+    data = tf.data.Dataset.from_generator(lambda: iter(rows), output_types=tf.float32)
+    np.testing.assert_array_equal(take_samples(one, data if size is None else data.batch(size)).inputs[0], rows)
+    with pytest.raises(DataError, match="Say the shapes"):
+        prepare(one, data, 2, "train")
+
+
+def test_a_single_output_in_a_tuple(one: tf.keras.Model) -> None:
+    x, y = np.ones((6, 3)), np.arange(6)
+    samples = take_samples(one, tf.data.Dataset.from_tensor_slices(((x,), (y,))).batch(3))
+    np.testing.assert_array_equal(samples.labels[0], y)
 
 
 @pytest.mark.parametrize("length", [5, 9, 11, 30])

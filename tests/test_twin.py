@@ -315,6 +315,21 @@ def test_evaluator_judges_the_slim_model(make) -> None:
         np.testing.assert_allclose(statistics[layer.name][1], layer.moving_variance.numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_loss_of_the_data_alone(share: float) -> None:
+    """Regularisers see latent kernels of the slim model in training; the twin holds deployed ones, of all filters."""
+    image = K.Input((6, 6, 3))
+    options = {"kernel_regularizer": "l2", "activity_regularizer": tf.keras.regularizers.L2(0.1)}
+    x = lq.layers.QuantConv2D(8, 3, kernel_quantizer="ste_sign", name="one", **options)(image)
+    model = tf.keras.Model(image, K.Dense(3, activation="softmax", kernel_regularizer="l1")(K.Flatten()(x)))
+    model.compile(loss="sparse_categorical_crossentropy")
+    x, y = random_inputs(model, batch=20)[0], np.random.default_rng(0).integers(0, 3, 20)
+    plan = tq.make_plan(model, {"one": share}, "latent_l1")
+    answers = tf.keras.losses.sparse_categorical_crossentropy(y, tq.prune(model, plan)(x))
+    assert PlanEvaluator(tq.ChannelGraph(model), (x, y))(plan)["loss"] == pytest.approx(np.mean(answers), rel=1e-4)
+    assert len(model.losses) == 3  # the model's own stay
+
+
 def test_follows_the_compiled_model() -> None:
     model = tf.keras.models.clone_model(network("float"))
     model.compile("sgd", "categorical_crossentropy", ["categorical_accuracy", tf.keras.metrics.AUC(name="area")])

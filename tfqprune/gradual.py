@@ -245,7 +245,8 @@ class GradualPruning(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._most = 0
         model = self.training_model
-        steps = "auto" if model.autotune_steps_per_execution else int(model.steps_per_execution)
+        steps = model.steps_per_execution  # a variable, in a strategy one of each replica
+        steps = "auto" if model.autotune_steps_per_execution else int(tf.keras.backend.get_value(steps))
         if steps != 1:
             raise PlanError(
                 "Expected steps_per_execution=1, as units can only go, and float kernels can only be masked, between "

@@ -171,6 +171,8 @@ class PruningPlan:
         lines = [f"PruningPlan: {sum(map(len, self.removed.values()))} of {sum(self.sizes.values())} units go"]
         lines += [
             f"  {name}: {self.sizes[name]} -> {self.sizes[name] - len(slots)}"
+            if name in self.sizes
+            else f"  {name}: {len(slots)} go of an unknown group"
             for name, slots in self.removed.items()
             if slots
         ]

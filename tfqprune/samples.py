@@ -210,8 +210,11 @@ def batched(model: tf.keras.Model, data: tf.data.Dataset, size: int) -> tf.data.
         DataError: elements that are not in Keras' form, or not one for each input.
     """
     x_spec, _ = _split(data.element_spec)
-    shape = getattr(_per_input(model, x_spec)[0], "shape", tf.TensorShape(None))
-    return data.batch(size) if shape.rank == len(model.inputs[0].shape) - 1 else data
+    rank = getattr(_per_input(model, x_spec)[0], "shape", tf.TensorShape(None)).rank
+    if rank is None:  # a generator that does not say its shapes
+        element = next(iter(data), None)
+        rank = None if element is None else _per_input(model, _split(element)[0])[0].shape.rank
+    return data.batch(size) if rank == len(model.inputs[0].shape) - 1 else data
 
 
 def _split(element: Any) -> tuple[Any, Any]:
@@ -347,7 +350,7 @@ def _labels(model: tf.keras.Model, y: Any) -> list[Any]:
             raise DataError(f"Expected labels for the outputs {names}. Received: {sorted(map(str, y))}.")
         return [y[name] for name in names]
     if len(names) == 1:
-        return [y]
+        return [y[0]] if isinstance(y, list | tuple) and len(y) == 1 and hasattr(y[0], "shape") else [y]
     if not isinstance(y, list | tuple) or len(y) != len(names):
         raise DataError(f"Expected a list of labels for the outputs {names}. Received: {type(y).__name__}.")
     return list(y)

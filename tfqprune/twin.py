@@ -184,6 +184,15 @@ class _TwinBuilder(Rebuilder):
         return values
 
 
+def drop_penalties(model: tf.keras.Model) -> None:
+    """Takes regularisers from a model that is only evaluated from now on, so that its loss is that of the data."""
+    for layer in model._flatten_layers():
+        layer._callable_losses.clear()
+        layer.activity_regularizer = None
+        layer._losses.clear()  # of the symbolic activities that the model was built with
+    model._clear_losses()
+
+
 def deployed_values(record: LayerRecord) -> list[np.ndarray]:
     """A layer's weights as they are deployed, in the order of ``layer.weights``."""
     values, index = values_of(record), weight_index(record.layer)
@@ -218,7 +227,8 @@ def obstacle(graph: ChannelGraph, groups: Iterable[str] | None = None) -> str | 
 class EvaluationTwin:
     """A copy of a model that takes on one plan after another, without a rebuild or a retrace.
 
-    With a plan set it computes what the slim model computes, to float rounding.
+    With a plan set it computes what the slim model computes, to float rounding. It has no regularisers: what it holds
+    are deployed kernels, those of removed filters too, and their penalty is not the slim model's.
 
     Args:
         graph: the channel graph of the model, or the model.
@@ -237,6 +247,7 @@ class EvaluationTwin:
         self._obstacle = obstacle(self.graph)
         builder = _TwinBuilder(self.graph)
         self.model = builder.build()
+        drop_penalties(self.model)
         self._norm_of = {record.name: new for record, new in builder.built if isinstance(new, StatisticsNorm)}
         self._norms = list(self._norm_of.values())
         self._originals = self.statistics()

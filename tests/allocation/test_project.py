@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tfqprune.allocation.project import Project
 from tfqprune.errors import OutputError
+from tfqprune.files import write_arrays, write_json
 
 
 def facts(folder: Path) -> dict:
@@ -48,8 +50,9 @@ def test_a_link_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_facts_are_replaced_until_they_bind(tmp_path: Path) -> None:
     Project(tmp_path, {"seed": 0}).add({"data": "a"})
-    for name in ("oracle.json", "scores.npz", "notes.txt"):
-        (tmp_path / name).write_text("")
+    write_json(tmp_path / "oracle.json", {})
+    write_arrays(tmp_path / "scores.npz", {})
+    (tmp_path / "notes.txt").touch()
     Project(tmp_path, {"seed": 0}).add({"data": "a"})
     assert (tmp_path / "oracle.json").exists()
     project = Project(tmp_path, {"seed": 1})
@@ -82,3 +85,18 @@ def test_a_worker_changes_no_facts(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker")
     with pytest.raises(OutputError, match="seed changed"):
         Project(tmp_path, {"seed": 1})
+
+
+@pytest.mark.parametrize("name", ["oracle.json", "tuner0.json", "trial_0/trial.json", "scores.npz"])
+def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
+    Project(tmp_path, {"seed": 0})
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write_arrays(tmp_path / "scores.npz", {"a": np.arange(3)})
+    write_json(tmp_path / "oracle.json", {"a": 1})
+    Project(tmp_path, {"seed": 0})
+    path.write_bytes((tmp_path / "scores.npz").read_bytes()[:20])
+    with pytest.raises(OutputError, match=rf"{name}', which is damaged .*Remove it"):
+        Project(tmp_path, {"seed": 0})
+    path.unlink()
+    Project(tmp_path, {"seed": 0})

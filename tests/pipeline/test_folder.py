@@ -51,8 +51,8 @@ def test_a_finished_run_may_grow(tmp_path: Path) -> None:
     RunFolder(tmp_path, {**SETTINGS, "trials": 3}, grows="trials").finish()
     with pytest.raises(OutputError, match="finished run"):
         RunFolder(tmp_path, {**SETTINGS, "trials": 3}, grows="trials")
-    for settings in ({**SETTINGS, "trials": 2}, {**SETTINGS, "trials": 4, "seed": 1}):
-        with pytest.raises(OutputError, match="trials"):
+    for settings, changed in (({**SETTINGS, "trials": 2}, "trials"), ({**SETTINGS, "trials": 4, "seed": 1}, "seed")):
+        with pytest.raises(OutputError, match=f"one in which {changed} changed"):
             RunFolder(tmp_path, settings, grows="trials")
     with pytest.raises(OutputError, match="trials changed"):
         RunFolder(tmp_path, {**SETTINGS, "trials": 4})

@@ -38,3 +38,19 @@ def test_flips_of_the_student_are_watched() -> None:
     tq.distill(student, dense(-1), data, loss="mse", optimizer="sgd", learning_rate=4.0, callbacks=[watch])
     assert watch.frequency("signs").tolist() == [[1.0]]
     assert watch.looks == 1
+
+
+def test_outputs_by_name() -> None:
+    """The numbers of above, with the only output by its name in labels, loss and metrics."""
+    student = dense(3)
+    (name,) = student.output_names
+    arrays = np.ones((4, 1), np.float32), {name: np.zeros((4, 1), np.float32)}
+    data = tf.data.Dataset.from_tensor_slices(arrays).batch(4)
+    options = {"alpha": 0.25, "epochs": 1, "verbose": 0}
+    history = tq.distill(student, dense(1), data, data, loss={name: "mse"}, metrics={name: "mae"}, **options).history
+    np.testing.assert_allclose(history["total"], [7.75], rtol=1e-6)
+    assert any(key.endswith("mae") or "absolute" in key for key in history)
+    student = dense(3)
+    student.compile("sgd", {student.output_names[0]: "mse"})
+    history = tq.distill(student, dense(1), (np.ones((4, 1)), np.zeros((4, 1))), **options).history
+    np.testing.assert_allclose(history["total"], [7.75], rtol=1e-6)

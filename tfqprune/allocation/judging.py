@@ -19,7 +19,7 @@ from tfqprune.files import write_arrays, write_json
 from tfqprune.fitting import Fitter
 from tfqprune.recovery import finetune, reestimate_batch_norms
 from tfqprune.slim import SlimBuilder
-from tfqprune.twin import Statistics
+from tfqprune.twin import Statistics, drop_penalties
 
 _STATISTICS = "statistics.npz"
 _WEIGHTS = "slim.weights.h5"
@@ -98,7 +98,8 @@ class Judge:
                 callbacks=callbacks,
             )
             reestimate_batch_norms(slim, self.train, self.calibration_batches, batch_size=CALIBRATION_BATCH)
-            compile_like(slim, graph.model, loss=self.loss, metrics=self.metrics)  # the metrics of the proxy
+            drop_penalties(slim)  # as in the proxy, whose metrics these are
+            compile_like(slim, graph.model, loss=self.loss, metrics=self.metrics)
             results = slim.evaluate(self.evaluator.validation, verbose=0, return_dict=True)
         metrics = {f"val_{name}": float(value) for name, value in with_accuracy(results).items()}
         slim.save_weights(folder / f".{_WEIGHTS}")

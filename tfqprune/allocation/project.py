@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tfqprune.allocation.cluster import is_worker
 from tfqprune.criteria import Criterion
@@ -51,6 +54,24 @@ class Project:
                 f"({error.strerror or error}). Choose another directory."
             ) from error
         self._write()
+        if occupied and not is_worker():  # workers may be writing
+            self._check_files()
+
+    def _check_files(self) -> None:
+        """Refuses what was damaged since it was written, by name."""
+        for path in (*self.folder.glob("*.json"), *self.folder.glob("trial_*/*.json"), *self.folder.glob("*.npz")):
+            try:
+                if path.suffix == ".json":
+                    json.loads(path.read_text(encoding="utf-8"))
+                else:
+                    with np.load(path) as arrays:
+                        for name in arrays.files:
+                            arrays[name]
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                raise OutputError(
+                    f"Expected the files of a search. Received: {str(path)!r}, which is damaged ({error}). Remove it: "
+                    "what can be made anew is made anew, and a trial without it runs again."
+                ) from error
 
     def add(self, facts: Mapping[str, Any]) -> None:
         """Adds facts that were not known at first (the data).

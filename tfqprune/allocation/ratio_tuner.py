@@ -67,7 +67,8 @@ class RatioTuner(Promotion):
         criterion: ranks the units of each group (see :func:`tfqprune.score`).
         max_trials: number of trials, at least 1.
         directory / project_name: where trials are kept: ``directory/project_name``.
-        objective: ``"val_accuracy"``, ``"val_loss"``, another compiled metric, or a ``keras_tuner.Objective``.
+        objective: ``"val_accuracy"``, ``"val_loss"`` (without regularisers), another compiled metric, or a
+            ``keras_tuner.Objective``.
         size_weight: for those who want the trade-off between value and cost: how much of the objective
             a whole budget is worth. Above 0, trials may stay below the budget, each is worth
             ``objective - size_weight * cost / budget`` (added where the objective is to fall), and

@@ -73,7 +73,10 @@ class SensitivityAllocator(Allocator):
                 f"Received: {sum(given)} of them."
             )
         if evaluate is not None and not callable(evaluate):
-            raise EvaluationError(f"Expected evaluate to be a function of a model. Received: {evaluate!r}.")
+            raise EvaluationError(
+                f"Expected evaluate to be a function of a model. Received: a {type(evaluate).__name__}. Data to "
+                "evaluate on go into validation=..."
+            )
         if not ladder or not all(0 < ratio < 1 for ratio in ladder):
             raise PlanError(f"Expected a ladder of ratios between 0 and 1. Received: {ladder!r}.")
         if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):

@@ -67,9 +67,11 @@ class RunFolder:
 
     def _admit(self, known: dict[str, Any]) -> None:
         changed = [key for key, value in self.settings.items() if known["settings"].get(key) != value]
-        if changed == [self._grows] and self.settings[self._grows] > known["settings"].get(self._grows, 0):
-            self.resumed = True
-            return
+        if self._grows in changed and self.settings[self._grows] > known["settings"].get(self._grows, 0):
+            changed.remove(self._grows)
+            if not changed:
+                self.resumed = True
+                return
         if changed:
             raise OutputError(
                 f"Expected a new folder, or the run that '{self.path}' was begun with. Received: one in which "

@@ -166,6 +166,7 @@ class Distiller(tf.keras.Model):
         self.own, self.taught = own, taught
         self.temperature, self.alpha, self.feature_weight = temperature, alpha, feature_weight
         self.answers, self.probabilities = answers, probabilities
+        self.output_names = own.output_names[:1]  # losses, metrics and labels may go by it
         self.parts = {name: tf.keras.metrics.Mean(name) for name in ("total", "distillation")}
 
     @property

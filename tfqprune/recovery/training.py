@@ -193,6 +193,11 @@ def prepare(model: tf.keras.Model, data: Any, batch_size: int, what: str, shuffl
     own = own_batch(model)
     compiled = (getattr(model, "loss", None), compiled_arguments(model).get("loss_weights"))
     if isinstance(data, tf.data.Dataset):
+        if any(tensor.shape.rank is None for tensor in tf.nest.flatten(data.element_spec) if tensor is not None):
+            raise DataError(
+                f"Expected {what} data of known shapes. Received: a data set whose elements have any number of axes. "
+                "Say the shapes: tf.data.Dataset.from_generator(..., output_signature=...)."
+            )
         data = batched(model, data, batch_size)
         if own is not None:
             data = data.rebatch(own, drop_remainder=True)
