@@ -24,7 +24,11 @@ def budgets(rows: list[dict[str, Any]]) -> Iterator[Line]:
     """The best method at half of the memory, chosen on validation images, beside its rivals; each pruned network."""
     for (_, _, network, width, precision, _), cells in by_setting([row for row in rows if in_short(row)]).items():
         for training in sorted({training for _, method, training in cells if method not in ("dense", *RIVALS)}):
-            groups = {method: found for (_, method, epochs), found in cells.items() if epochs in (0, training)}
+            groups = {
+                method: found
+                for (_, method, epochs), found in sorted(cells.items())
+                if epochs in (0, training) or method == "thin"  # whatever its epochs, which are said
+            }
             ours = {method: found for method, found in groups.items() if method not in ("dense", *RIVALS)}
             found = {method: percent(accuracies(group)) for method, group in groups.items()}
             best = max(ours, key=lambda method: statistics.mean(accuracies(ours[method], "validation")))
@@ -32,7 +36,13 @@ def budgets(rows: list[dict[str, Any]]) -> Iterator[Line]:
                 f"{network_name(network, width)}, {bits(precision)}, at {HALF:g} of its memory, "
                 f"{epochs_of(ours[best][0])} epochs",
                 f"{best} {found[best]}",
-                ", ".join(f"{method} {found[method]}" for method in ("dense", *RIVALS) if method in found),
+                ", ".join(
+                    f"{method} of {epochs_of(groups[method][0])} epochs {found[method]}"
+                    if method == "thin"
+                    else f"{method} {found[method]}"
+                    for method in ("dense", *RIVALS)
+                    if method in found
+                ),
                 "[methods](#methods-under-the-same-budget)",
             ]
 

@@ -90,11 +90,13 @@ def test_answers_by_hand(load_benchmark: Load) -> None:
         {**row, "method": "random", "budget": 0.5, "validation": 0.85, "test": 0.5},
         {**row, "method": "bayesian", "budget": 0.3, "validation": 0.99, "test": 0.4},
         {**row, "method": "bayesian", "budget": 0.5, "validation": 0.88, "test": 0.85, "training": 20},
+        {**row, "method": "thin", "budget": 0.5, "validation": 0.88, "test": 0.7},
     ]
     ((question, ours, beside, _), longer) = answers.budgets(rows)
     assert (question, ours) == ("net, 2 bits, at 0.5 of its memory, 9 + 3 epochs", "uniform 60.0 %")
-    assert longer[:3] == ["net, 2 bits, at 0.5 of its memory, 9 + 20 epochs", "bayesian 85.0 %", "dense 90.0 %"]
-    assert beside == "dense 90.0 %, random 50.0 %"
+    assert longer[:2] == ["net, 2 bits, at 0.5 of its memory, 9 + 20 epochs", "bayesian 85.0 %"]
+    assert longer[2] == "dense 90.0 %, thin of 12 epochs 70.0 %"
+    assert beside == "dense 90.0 %, thin of 12 epochs 70.0 %, random 50.0 %"
     assert list(answers.budgets(rows[:1])) == []  # nothing pruned is no answer
 
     entry = {"precision": "float", "network": "net", "setting": 0.5, "params": 1}
