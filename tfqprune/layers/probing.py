@@ -58,13 +58,17 @@ class ProbedHandler(LayerHandler):
         if not wide:
             return call.opaque(f"feeds {call.title}")
         ids = np.concatenate([channels.ids for channels in wide])
-        probes = [_random_inputs(call, probe) for probe in _PROBES]
-        values = _varied(call.layer)
-        try:
-            layer = _rebuilt(call, values, probes[0])
-            expected = [run(call, inputs, layer) for inputs in probes]
-        except Exception as error:  # a user's layer may raise anything
-            return call.opaque(f"feeds {call.title}, which cannot be run on its own ({type(error).__name__})")
+        values, probes, expected = _varied(call.layer), [], []
+        for probe in _PROBES:
+            inputs = _random_inputs(call, probe)
+            try:
+                answers = run(call, inputs, _rebuilt(call, values, inputs))
+            except Exception as error:  # a user's layer may raise anything
+                if probe is _PROBES[0]:
+                    return call.opaque(f"feeds {call.title}, which cannot be run on its own ({type(error).__name__})")
+                continue  # values that it does not take: indices beyond a table
+            probes.append(inputs)
+            expected.append(answers)
         for guess in _guesses(call):
             weights = _matching_weights(call, guess)
             if weights is None or not all(
