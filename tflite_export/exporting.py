@@ -177,6 +177,8 @@ def check_writable(path: Path) -> None:
     problem = None
     if path.is_dir():
         problem = "a folder of that name"
+    elif path.exists() and not path.is_file():
+        problem = "a device or a pipe of that name"
     elif not folder.is_dir():
         problem = f"no folder {str(folder)!r}"
     elif not os.access(folder, os.W_OK | os.X_OK):

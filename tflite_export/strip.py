@@ -161,7 +161,8 @@ def _bare_tensors(model: Any, subgraph: Any, drop_shapes: bool) -> None:
         if index in visible:
             continue
         tensor.name = None
-        tensor.shapeSignature = None
+        if subgraph is model.subgraphs[0]:  # in loops it says which sizes change from turn to turn
+            tensor.shapeSignature = None
         computed = tensor.buffer == 0 and not tensor.isVariable and index not in ranked
         if (drop_shapes and computed) or (tensor.shape is not None and len(tensor.shape) == 0):
             tensor.shape = None

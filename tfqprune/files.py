@@ -16,7 +16,7 @@ import numpy as np
 @contextlib.contextmanager
 def _in_one_step(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file to write to that takes the place of ``path`` once all is written."""
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays one
     with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
         try:
             yield part

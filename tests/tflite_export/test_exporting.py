@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -238,6 +239,27 @@ def test_low_precision_arithmetic_is_refused(tmp_path: Path) -> None:
     model = tf.keras.Model(given, layers.Dense(2, dtype="mixed_bfloat16", name="low")(given))
     with pytest.raises(ExportError, match=r"low in bfloat16"):
         te.export(model, tmp_path / "x.tflite")
+
+
+def test_links_and_pipes(tmp_path: Path) -> None:
+    """What a link leads to is written; a pipe or a device is never replaced."""
+    model = tf.keras.Sequential([tf.keras.layers.Input((4,)), tf.keras.layers.Dense(3)])
+    (tmp_path / "real.tflite").write_text("old")
+    (tmp_path / "link.tflite").symlink_to("real.tflite")
+    result = te.export(model, tmp_path / "link.tflite")
+    assert (tmp_path / "link.tflite").is_symlink()
+    assert (tmp_path / "real.tflite").stat().st_size == result.bytes
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="a device or a pipe of that name"):
+        te.export(model, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("layer", [tf.keras.layers.GRU, tf.keras.layers.SimpleRNN, tf.keras.layers.LSTM])
+def test_sequences_of_recurrent_layers(layer: Any, tmp_path: Path) -> None:
+    pool = tf.keras.layers.GlobalMaxPooling1D()
+    model = tf.keras.Sequential([tf.keras.layers.Input((5, 3)), layer(4, return_sequences=True), pool])
+    assert te.export(model, tmp_path / "x.tflite", "float32", batch_size=1).agreement.max_error < 1e-5
 
 
 def test_places_that_cannot_be_written_are_said_before_any_work(tmp_path: Path) -> None:
