@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def export(
         OutputError: the file cannot be written; said before any work.
         MissingDependencyError: the format needs larq-compute-engine, which is not installed.
     """
-    target = Path(path)
+    target = _as_path(path)
     check_writable(target)
     check_model(model)
     samples = whole_number("samples", samples, DataError)
@@ -165,6 +166,17 @@ def export(
         path=target, bytes=len(content), floor_bytes=report.floor_bytes, breakdown=report, format=name, reason=reason,
         agreement=agreement, runtime=chosen.capability.runtime, notes=notes,
     )  # fmt: skip
+
+
+def _as_path(path: Any) -> Path:
+    """A path that the system can look up."""
+    try:
+        target = Path(path)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            target.lstat()
+    except (TypeError, ValueError, OSError) as error:
+        raise OutputError(f"Expected the path of a .tflite file to write. Received: {path!r} ({error}).") from error
+    return target
 
 
 def check_writable(path: Path) -> None:

@@ -241,6 +241,12 @@ def test_low_precision_arithmetic_is_refused(tmp_path: Path) -> None:
         te.export(model, tmp_path / "x.tflite")
 
 
+@pytest.mark.parametrize("path", [None, b"x.tflite", "a\0b", "x" * 300])
+def test_what_is_no_path(path: Any) -> None:
+    with pytest.raises(OutputError, match=r"Expected the path of a \.tflite file to write"):
+        te.export(None, path)
+
+
 def test_links_and_pipes(tmp_path: Path) -> None:
     """What a link leads to is written; a pipe or a device is never replaced."""
     model = tf.keras.Sequential([tf.keras.layers.Input((4,)), tf.keras.layers.Dense(3)])
