@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import larq as lq
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tflite_export as te
 from tflite_export.bundling import parts_of
@@ -51,3 +53,24 @@ def test_a_shifted_bias_shows_in_the_layer_behind_it(
     assert (first.layer, behind.layer) == ("q1", "q2")
     assert first.share < 1e-3  # in front of the shifted sum
     assert behind.share > 0.1
+
+
+def _dorefa(layer: Any, *arguments: int, **options: Any) -> Any:
+    quantisers = (lq.quantizers.DoReFa(2), lq.quantizers.DoReFa(2, mode="weights"))
+    return layer(*arguments, input_quantizer=quantisers[0], kernel_quantizer=quantisers[1], **options)
+
+
+def test_levels_of_a_transposed_convolution(tmp_path: Path) -> None:
+    """Its operator's first input is a shape."""
+    inputs = tf.keras.layers.Input((8, 8, 4))
+    model = tf.keras.Model(inputs, _dorefa(lq.layers.QuantConv2DTranspose, 5, 3, strides=2, name="wider")(inputs))
+    te.export(model, tmp_path / "x.tflite", "packed")
+    (found,) = te.verify(model, tmp_path / "x.tflite", levels=True).levels
+    assert (found.layer, found.values, found.share) == ("wider", 64 * 8 * 8 * 4, 0)
+
+
+def test_levels_that_are_padded_before_they_are_read_are_left_out(tmp_path: Path) -> None:
+    causal = [_dorefa(lq.layers.QuantConv1D, 5, 3, padding="causal") for _ in range(3)]
+    model = tf.keras.Sequential([tf.keras.layers.Input((20, 3)), *causal])
+    te.export(model, tmp_path / "x.tflite", "int8")
+    assert all(found.share < 0.01 for found in te.verify(model, tmp_path / "x.tflite", levels=True).levels)
