@@ -46,11 +46,13 @@ class Match:
         tensor: index of the constant.
         kernel: what it is.
         scale: float32 [channels], along ``kernel.axis``.
+        layers: names of all layers with such a kernel; which of them reads the constant, its values do not tell.
     """
 
     tensor: int
     kernel: CodedKernel
     scale: np.ndarray
+    layers: tuple[str, ...]
 
 
 def named_layers(model: Any) -> dict[str, Any]:
@@ -149,6 +151,7 @@ def match_constants(graph: Graph, kernels: list[CodedKernel]) -> list[Match]:
     by_shape: dict[tuple[int, ...], list[CodedKernel]] = {}
     for kernel in kernels:
         by_shape.setdefault(kernel.integers.shape, []).append(kernel)
+    alike = sharers(kernels)
     matches = []
     for index, tensor in enumerate(graph.tensors):
         if tensor.type != TensorType.FLOAT32 or not graph.is_constant(index):
@@ -156,9 +159,26 @@ def match_constants(graph: Graph, kernels: list[CodedKernel]) -> list[Match]:
         for kernel in by_shape.get(graph.shape(index), []):
             scale = channel_scale(graph.constant(index), kernel.integers, kernel.axis)
             if scale is not None:
-                matches.append(Match(index, kernel, scale))
+                matches.append(Match(index, kernel, scale, alike[_up_to_scale(kernel)]))
                 break
     return matches
+
+
+def sharers(kernels: list[CodedKernel]) -> dict[bytes, tuple[str, ...]]:
+    """The layers of kernels that are the same up to a scale per output channel, so that one constant may be any's."""
+    found: dict[bytes, list[str]] = {}
+    for kernel in kernels:
+        found.setdefault(_up_to_scale(kernel), []).append(kernel.layer)
+    return {key: tuple(names) for key, names in found.items()}
+
+
+def _up_to_scale(kernel: CodedKernel) -> bytes:
+    """A kernel's shape and its codes without the common factor of each channel; one key for all that are alike."""
+    rows = np.moveaxis(kernel.integers, kernel.axis, 0).reshape(kernel.integers.shape[kernel.axis], -1)
+    factor = np.maximum(np.gcd.reduce(rows, axis=1), 1)
+    first = rows[np.arange(len(rows)), np.argmax(rows != 0, axis=1)]
+    factor = np.where(first < 0, -factor, factor)
+    return str((kernel.integers.shape, kernel.axis)).encode() + (rows // factor[:, None]).tobytes()
 
 
 def channel_scale(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import os
 import sys
 import tempfile
@@ -15,12 +16,11 @@ from tflite_export.runtime import require_lce
 from tfqprune.errors import ExportError, ModelTypeError
 
 
-def check_model(model: Any) -> None:
-    """Refuses what cannot be converted, before any work.
+def check_keras(model: Any) -> None:
+    """Refuses what is no model.
 
     Raises:
-        ModelTypeError: no legacy Keras model with a graph of layers and known inputs.
-        ExportError: the model computes in less than float32 (its levels would not be exact).
+        ModelTypeError: no legacy Keras model.
     """
     import tensorflow as tf
 
@@ -32,11 +32,30 @@ def check_model(model: Any) -> None:
             else "Pass a tf.keras.Model."
         )
         raise ModelTypeError(f"Expected a legacy Keras model. Received: {type(model).__name__} ({module}). {hint}")
+
+
+def check_graph(model: Any) -> None:
+    """Refuses what has no inputs and outputs that are known.
+
+    Raises:
+        ModelTypeError: no legacy Keras model with a graph of layers.
+    """
+    check_keras(model)
     if not getattr(model, "_is_graph_network", False):
         raise ModelTypeError(
             f"Expected a built functional or Sequential model. Received: {type(model).__name__} {model.name!r}, which "
             "has no graph of layers. Build it with the functional API, or give a Sequential model an Input first."
         )
+
+
+def check_model(model: Any) -> None:
+    """Refuses what cannot be converted, before any work.
+
+    Raises:
+        ModelTypeError: no legacy Keras model with a graph of layers and known inputs.
+        ExportError: the model computes in less than float32 (its levels would not be exact).
+    """
+    check_graph(model)
     dtypes = {layer.name: layer.compute_dtype for layer in model._flatten_layers() if hasattr(layer, "compute_dtype")}
     low = {name: dtype for name, dtype in dtypes.items() if dtype in ("float16", "bfloat16")}
     if low:
@@ -66,7 +85,7 @@ def to_litert(model: Any, batch_size: int | None = None, configure: Any = None) 
             configure(converter)
         return bytes(converter.convert())
 
-    return read_model(converted(run, model, "the TensorFlow Lite converter", batch_size))
+    return _renamed(read_model(converted(run, model, "the TensorFlow Lite converter", batch_size)), model)
 
 
 def to_lce(model: Any) -> Any:
@@ -79,16 +98,41 @@ def to_lce(model: Any) -> Any:
     require_lce("to convert binary networks")
     import larq_compute_engine as lce
 
-    return read_model(converted(lambda folder: bytes(lce.convert_saved_model(folder)), model, "Larq Compute Engine"))
+    content = converted(lambda folder: bytes(lce.convert_saved_model(folder)), model, "Larq Compute Engine")
+    return _renamed(read_model(content), model)
 
 
-def _save_inference(model: Any, folder: str, batch_size: int | None) -> None:
-    """A SavedModel with the inference function alone: saving the Keras model would trace every layer again."""
+def traced_names(model: Any) -> list[str]:
+    """The names of the inputs of the function that is converted: the model's, where a Python function takes these."""
+    names = list(model.input_names)
+    plain = all(name.isidentifier() and not keyword.iskeyword(name) for name in names)
+    alike = len({name.lower() for name in names}) < len(names)
+    return names if plain and not alike else [f"input_{i}" for i in range(len(names))]
+
+
+def _renamed(converted_model: Any, model: Any) -> Any:
+    """The converted model, its inputs under the names that they have in Keras."""
+    names = dict(zip(traced_names(model), model.input_names, strict=True))
+    for signature in converted_model.signatureDefs or []:
+        for entry in signature.inputs or []:
+            entry.name = names.get(bytes(entry.name).decode(), bytes(entry.name).decode()).encode()
+    return converted_model
+
+
+def has_loops(model: Any, batch_size: int | None = None) -> bool:
+    """Whether the graph of a model's inference has loops, as those of recurrent layers do."""
+    graph = _inference(model, batch_size).get_concrete_function().graph.as_graph_def()
+    nodes = [graph.node, *(function.node_def for function in graph.library.function)]
+    return any(node.op in ("While", "StatelessWhile") for part in nodes for node in part)
+
+
+def _inference(model: Any, batch_size: int | None) -> Any:
+    """A model's inference as a function of TensorFlow, of one batch size or of any."""
     import tensorflow as tf
 
     specs = [
         tf.TensorSpec([t.shape[0] or batch_size, *t.shape[1:]], t.dtype, name=name)
-        for t, name in zip(model.inputs, model.input_names, strict=True)
+        for t, name in zip(model.inputs, traced_names(model), strict=True)
     ]
 
     @tf.function(input_signature=specs, autograph=False)
@@ -97,6 +141,14 @@ def _save_inference(model: Any, folder: str, batch_size: int | None) -> None:
         # names come from the layers, in the order of the flattened outputs, whatever structure these have
         return dict(zip(model.output_names, tf.nest.flatten(outputs), strict=True))
 
+    return serve
+
+
+def _save_inference(model: Any, folder: str, batch_size: int | None) -> None:
+    """A SavedModel with the inference function alone: saving the Keras model would trace every layer again."""
+    import tensorflow as tf
+
+    serve = _inference(model, batch_size)
     function = serve.get_concrete_function()
     holder = tf.Module()
     holder.serve = serve
@@ -128,8 +180,18 @@ def converted(run: Any, model: Any, who: str, batch_size: int | None = None) -> 
     raise ExportError(
         f"Expected {who} to convert model {model.name!r}. Received: {type(failure).__name__}: "
         f"{str(failure).strip().splitlines()[0] if str(failure).strip() else ''} {' | '.join(said)}. "
-        "The layer named in the message has no counterpart in TensorFlow Lite: replace it, or split the model there."
+        f"{_what_to_do(model, batch_size)}"
     ) from failure
+
+
+def _what_to_do(model: Any, batch_size: int | None) -> str:
+    import tensorflow as tf
+
+    open_sizes = any(None in tensor.shape[1:] or not (tensor.shape[0] or batch_size) for tensor in model.inputs)
+    recurrent = (tf.keras.layers.RNN, tf.keras.layers.Bidirectional)
+    if open_sizes and any(isinstance(layer, recurrent) for layer in model._flatten_layers()):
+        return "Recurrent layers need fixed sizes: pass batch_size=1, and give the inputs a length."
+    return "The layer named in the message has no counterpart in TensorFlow Lite: replace it, or split the model there."
 
 
 @contextmanager

@@ -9,21 +9,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from tflite_export.activations import input_levels
 from tflite_export.codes import coded_kernels, named_layers, own_nodes, quantised_kernels
 from tflite_export.convert import check_model
 from tflite_export.flatbuffer import serialize, write_atomically
-from tflite_export.formats import CALIBRATION_SAMPLES, Facts, Format, Promise, Request, choose_format, get_format
+from tflite_export.formats import (
+    CALIBRATION_SAMPLES,
+    Facts,
+    Format,
+    Promise,
+    Request,
+    check_aim,
+    choose_format,
+    get_format,
+)
 from tflite_export.narrow import check_width, narrow_floats, wide_weights
-from tflite_export.runtime import check_threads, require_lce
+from tflite_export.runtime import check_threads, check_xnnpack, require_lce
 from tflite_export.simplify import simplify
 from tflite_export.sizes import SizeReport, size_report
 from tflite_export.strip import set_batch_size, strip
 from tflite_export.support import check_support
-from tflite_export.verification import TOLERANCE, Agreement, as_inputs, check_tolerance, rounding_noise, verify
+from tflite_export.verification import (
+    TOLERANCE,
+    Agreement,
+    as_inputs,
+    check_tolerance,
+    depends_on_batch,
+    rounding_noise,
+    verify,
+)
 from tfqprune.errors import DataError, ExportError, OutputError, seed_number, whole_number
-from tfqprune.precision import input_bits, quantize, quantized_weights, weight_bits
+from tfqprune.precision import input_bits, quantized_weights, weight_bits
 
 # However much rounding noise flips, this share of first classes has to stay, and single numbers must not be off by
 # more than this share of what a constant would be.
@@ -121,14 +137,13 @@ def export(
     samples = whole_number("samples", samples, DataError)
     batch_size = None if batch_size is None else whole_number("batch_size", batch_size, ExportError)
     check_width(float_weights)
+    check_aim(optimize)
+    check_xnnpack(xnnpack)
     tolerance, threads, seed = check_tolerance(tolerance), check_threads(threads), seed_number(seed, DataError)
     if promise is not None and not isinstance(promise, Promise):
         raise ExportError(f"Expected promise to be a tflite_export.Promise or None. Received: {promise!r}.")
     facts = gather_facts(model)
-    if format == "auto":
-        name, reason = choose_format(facts, optimize)
-    else:
-        name, reason = format, "asked for"
+    name, reason = choose_format(facts, optimize) if format == "auto" else (format, "asked for")
     chosen = get_format(name)
     chosen.check(facts)
     if chosen.capability.runtime == "lce":
@@ -159,7 +174,8 @@ def export(
         wanted = promise or (_NARROW[float_weights] if narrowed else chosen.promise(facts))
         if not wanted.kept(agreement):
             noise = rounding_noise(model, data, samples=samples, tolerance=tolerance, seed=seed)
-            _check_against_noise(chosen, wanted, agreement, noise)
+            alone = depends_on_batch(model, data, tolerance=tolerance, seed=seed)
+            _check_against_noise(chosen, wanted, agreement, noise, alone)
     report = size_report(content, model)
     write_atomically(target, content)
     return ExportResult(
@@ -172,6 +188,8 @@ def _as_path(path: Any) -> Path:
     """A path that the system can look up."""
     try:
         target = Path(path)
+        if not target.name:
+            raise ValueError("no name of a file")
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             target.lstat()
     except (TypeError, ValueError, OSError) as error:
@@ -217,14 +235,15 @@ def gather_facts(model: Any) -> Facts:
     known = {(kernel.layer, kernel.weight) for kernel in kernels}
     unknown = [(name, weight) for name, _, weight in quantised_kernels(model)] if narrow else []
     own = own_nodes(model)
+    levels = {name: input_levels(layer) for name, layer in layers.items()}
     return Facts(
         kernels=tuple(kernels),
         unknown=tuple(f"{layer}.{weight}" for layer, weight in unknown if (layer, weight) not in known),
         kernel_bits=kernel_bits,
-        input_bits={name: input_bits(layer) for name, layer in layers.items()},
+        input_bits={name: input_bits(layer) if levels[name] else 32 for name, layer in layers.items()},
         junctions=tuple(name for name, layer in every.items() if _is_junction(layer, own)),
         open_inputs=tuple(n for n, t in zip(model.input_names, model.inputs, strict=True) if None in t.shape[1:]),
-        sign_inputs=tuple(name for name, layer in layers.items() if _has_negative_levels(layer)),
+        sign_inputs=tuple(name for name, known in levels.items() if known is not None and known.signed),
     )
 
 
@@ -234,14 +253,9 @@ def _is_junction(layer: Any, own: set[int]) -> bool:
     return len(before) > 1 or len(after) > 1 or any(len(node.keras_inputs) > 1 for node in before)
 
 
-def _has_negative_levels(layer: Any) -> bool:
-    quantizer = getattr(layer, "input_quantizer", None)
-    if quantizer is None or input_bits(layer) > 8:
-        return False
-    return bool((quantize(quantizer, np.asarray([-1.0, 1.0], np.float32)) < 0).any())
-
-
-def _check_against_noise(chosen: Format, promise: Promise, agreement: Agreement, noise: Agreement) -> None:
+def _check_against_noise(
+    chosen: Format, promise: Promise, agreement: Agreement, noise: Agreement, batches: bool
+) -> None:
     """A net that flips levels under mere rounding noise may do so in the file too; anything beyond that is an error."""
     relaxed = Promise(
         top1=max(min(promise.top1, _LEAST_TOP1), promise.top1 - 1.5 * (1 - noise.top1)),
@@ -266,5 +280,11 @@ def _check_against_noise(chosen: Format, promise: Promise, agreement: Agreement,
         f"most {promise.off_share:.1%} of samples off (rounding noise alone: {noise.top1:.1%} and "
         f"{noise.off_share:.1%}, mean error {noise.mean_error:.3g}). Received: {agreement}, mean error "
         f"{agreement.mean_error:.3g}.{single} No file was written. "
-        'Compare on real inputs with data=..., use format="float32", or pass strict=False to keep the file anyway.'
+        + (
+            "The Keras model itself answers otherwise for a sample alone than among others, and a file cannot know "
+            "these: replace the layer or quantiser that looks at the whole batch, or keep the file with strict=False."
+            if batches
+            else 'Compare on real inputs with data=..., use format="float32", or pass strict=False to keep the file '
+            "anyway."
+        )
     )

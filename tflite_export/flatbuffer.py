@@ -38,8 +38,9 @@ def read_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
         return source
     try:
         return Path(source).read_bytes()
-    except OSError as error:
-        raise ExportError(f"Expected a readable .tflite file. Received: {os.fspath(source)!r} ({error}).") from error
+    except (OSError, TypeError, ValueError) as error:
+        shown = os.fspath(source) if isinstance(source, os.PathLike) else source
+        raise ExportError(f"Expected a readable .tflite file. Received: {shown!r} ({error}).") from error
 
 
 def read_model(source: str | os.PathLike[str] | bytes) -> Any:

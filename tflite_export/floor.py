@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export.codes import leaf_layers, named_layers, own_nodes
+from tflite_export.convert import check_keras
 from tfqprune.precision import codes, quantized_weights, weight_bits
 
 _BATCH_NORMS = ("BatchNormalization", "SyncBatchNormalization")
@@ -27,6 +28,9 @@ def floor_bytes(model: Any) -> int:
 
     Returns:
         Bytes, rounded up.
+
+    Raises:
+        ModelTypeError: no legacy Keras model.
     """
     return math.ceil(sum(floor_by_layer(model).values()))
 
@@ -43,6 +47,7 @@ def floor_by_layer(model: Any) -> dict[str, float]:
     Returns:
         Layer name (as in :func:`tflite_export.codes.named_layers`) -> bytes, fractions included.
     """
+    check_keras(model)
     followed = _followed_by_batch_norm(model)
     absorbed = {id(layer) for layer in followed.values()}
     named = named_layers(model)
@@ -62,6 +67,8 @@ def _weight_bits(layer: Any, absorbed: bool) -> int:
     bits = 0
     quantised = {_key(getattr(layer, weight)): weight for weight in quantized_weights(layer)}
     for variable in layer._trainable_weights + layer._non_trainable_weights:
+        if type(layer).__name__ == "Normalization" and variable is layer.count:
+            continue  # how many samples it has seen
         count = int(np.prod(variable.shape))
         weight = quantised.get(_key(variable))
         if weight is not None:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.codes import leaf_layers
+from tflite_export.activations import input_levels
+from tflite_export.codes import coded_kernels, leaf_layers, sharers
 from tflite_export.flatbuffer import read_model, serialize
 from tflite_export.graph import Graph, TensorType
 from tflite_export.labels import label_constants
 from tflite_export.packing import unpack_sign_words
 from tflite_export.runtime import predict
-from tfqprune.precision import input_bits, quantized_weights
+from tfqprune.precision import quantized_weights
 
 # Operators between a quantised activation and its layer that neither make nor round values.
 _PASSING = {"PADV2", "PAD", "RESHAPE", "TRANSPOSE", "SPACE_TO_BATCH_ND", "SQUEEZE", "EXPAND_DIMS"}
@@ -99,13 +100,18 @@ def compare_levels(
 
 
 def _comparable_layers(model: Any) -> list[Any]:
-    """Layers of the model's own graph with a quantised kernel and quantised input, used once."""
+    """Layers of the model's own graph with a quantised kernel and quantised input, used once.
+
+    Those whose kernel equals another's are left out: the file may hold one for both.
+    """
     own = {id(layer) for layer in model.layers}
+    doubtful = {name for names in sharers(coded_kernels(model)).values() if len(names) > 1 for name in names}
     return [
         layer
         for layer in leaf_layers(model)
-        if id(layer) in own and quantized_weights(layer) and input_bits(layer) <= 8 and len(layer._inbound_nodes) == 1
-    ]
+        if id(layer) in own and quantized_weights(layer) and layer.name not in doubtful
+        and input_levels(layer) is not None and len(layer._inbound_nodes) == 1
+    ]  # fmt: skip
 
 
 def _observed_tensors(graph: Graph, model: Any) -> dict[str, int]:
@@ -162,12 +168,12 @@ def _keras_levels(model: Any, layers: list[Any], arrays: list[np.ndarray]) -> li
 
     inner = tf.keras.Model(model.inputs, [layer.input for layer in layers])
     columns: list[list[np.ndarray]] = [[] for _ in layers]
+    steps = [known.step for layer in layers if (known := input_levels(layer)) is not None]
     for start in range(0, len(arrays[0]), _CHUNK):
         part = [a[start : start + _CHUNK] for a in arrays]
         answers = inner(part if len(part) > 1 else part[0], training=False)
         answers = answers if isinstance(answers, list | tuple) else [answers]
-        for column, layer, answer in zip(columns, layers, answers):
+        for column, layer, step, answer in zip(columns, layers, steps, answers):
             values = np.asarray(layer.input_quantizer(answer))
-            steps = 1 if values.min() < 0 else 2 ** input_bits(layer) - 1
-            column.append(np.rint(values * steps).astype(np.int64))
+            column.append(np.rint(values / step).astype(np.int64))
     return [np.concatenate(column) for column in columns]

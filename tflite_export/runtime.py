@@ -66,9 +66,10 @@ def check_runtime(path: str | os.PathLike[str], runtime: str | None, xnnpack: bo
     """The runtime to use for a file, and whether with XNNPACK.
 
     Raises:
-        ExportError: the file is damaged, or the runtime asked for cannot load it.
+        ExportError: the file is damaged, the runtime asked for cannot load it, or ``xnnpack`` is no truth value.
         MissingDependencyError: the file needs larq-compute-engine, which is not installed.
     """
+    check_xnnpack(xnnpack)
     model = read_model(path)
     needed = runtime_of(model)
     if runtime is not None and runtime not in RUNTIMES:
@@ -83,6 +84,16 @@ def check_runtime(path: str | os.PathLike[str], runtime: str | None, xnnpack: bo
         require_lce("to run this file")
         return chosen, bool(xnnpack)
     return chosen, suits_xnnpack(model) if xnnpack is None else xnnpack
+
+
+def check_xnnpack(xnnpack: Any) -> None:
+    """Refuses what does not say whether to use the delegate.
+
+    Raises:
+        ExportError: neither True nor False nor None.
+    """
+    if xnnpack is not None and not isinstance(xnnpack, bool):
+        raise ExportError(f"Expected xnnpack to be True, False or None. Received: {xnnpack!r}.")
 
 
 def check_threads(threads: Any) -> int:

@@ -98,7 +98,12 @@ def size_report(path: str | os.PathLike[str] | bytes, model: Any = None) -> Size
 
     Raises:
         ExportError: the file is damaged.
+        ModelTypeError: ``model`` is no legacy Keras model.
     """
+    if model is not None:
+        from tflite_export.convert import check_keras
+
+        check_keras(model)
     parsed = read_model(path)
     total = len(path) if isinstance(path, bytes) else os.path.getsize(path)
     names = sum(_names(subgraph) for subgraph in parsed.subgraphs) + sum(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tflite_export.convert import check_graph
 from tflite_export.flatbuffer import read_model
 from tflite_export.graph import Graph
 from tflite_export.levels import LevelMismatch, compare_levels
@@ -19,6 +20,8 @@ from tfqprune.errors import DataError, ExportError, real_number, whole_number
 TOLERANCE = 1e-4
 _BATCH = 32
 _NOISE = 4e-6
+# A larger share of samples that answer otherwise in another batch is more than flips of levels.
+_FLIPS = 0.1
 # Outputs below float32's rounding of numbers about 1 count as zero.
 _SMALLEST = 1e-7
 # Numbers that differ by less than this share of the largest, some steps of 8 bits, count as if they did.
@@ -106,11 +109,13 @@ def verify(
         An :class:`Agreement`.
 
     Raises:
+        ModelTypeError: no legacy Keras model with a graph of layers.
         ExportError: the file is damaged, does not run, or its inputs and outputs are not the model's.
         DataError: ``data`` does not fit the model's inputs, the model does not take generated ones, or ``samples``,
             ``tolerance`` or ``seed`` make no sense.
         MissingDependencyError: the file needs a runtime that is not installed.
     """
+    check_graph(model)
     tolerance, threads = check_tolerance(tolerance), check_threads(threads)
     chosen, use_xnnpack = check_runtime(path, runtime, xnnpack)
     arrays = generated_inputs(model, samples, seed) if data is None else as_inputs(model, data, samples)
@@ -154,6 +159,21 @@ def rounding_noise(
         **_figures(still, keras_outputs(model, moved), tolerance), runtime="keras", threads=1, xnnpack=False,
         generated=data is None,
     )  # fmt: skip
+
+
+def depends_on_batch(model: Any, data: Any = None, *, tolerance: float = TOLERANCE, seed: int = 0) -> bool:
+    """Whether a Keras model answers otherwise for a sample alone than for the same sample among others.
+
+    Args and raised errors are those of :func:`verify`.
+    """
+    from tfqprune.samples import own_batch
+
+    if own_batch(model) is not None:
+        return False
+    arrays = generated_inputs(model, _BATCH, seed) if data is None else as_inputs(model, data, _BATCH)
+    alone = [keras_outputs(model, [a[i : i + 1] for a in arrays]) for i in range(len(arrays[0]))]
+    found = compare(keras_outputs(model, arrays), [np.concatenate(column) for column in zip(*alone)], tolerance)
+    return bool(np.mean(found.errors > tolerance) > _FLIPS)
 
 
 def check_tolerance(tolerance: Any) -> float:

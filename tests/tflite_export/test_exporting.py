@@ -241,7 +241,7 @@ def test_low_precision_arithmetic_is_refused(tmp_path: Path) -> None:
         te.export(model, tmp_path / "x.tflite")
 
 
-@pytest.mark.parametrize("path", [None, b"x.tflite", "a\0b", "x" * 300])
+@pytest.mark.parametrize("path", [None, b"x.tflite", "a\0b", "x" * 300, "", "."])
 def test_what_is_no_path(path: Any) -> None:
     with pytest.raises(OutputError, match=r"Expected the path of a \.tflite file to write"):
         te.export(None, path)
@@ -266,6 +266,60 @@ def test_sequences_of_recurrent_layers(layer: Any, tmp_path: Path) -> None:
     pool = tf.keras.layers.GlobalMaxPooling1D()
     model = tf.keras.Sequential([tf.keras.layers.Input((5, 3)), layer(4, return_sequences=True), pool])
     assert te.export(model, tmp_path / "x.tflite", "float32", batch_size=1).agreement.max_error < 1e-5
+
+
+@pytest.mark.parametrize("layer", [tf.keras.layers.GRU, tf.keras.layers.SimpleRNN])
+def test_loops_are_not_calibrated(layer: Any, tmp_path: Path) -> None:
+    """TensorFlow's calibrator ends the process."""
+    model = tf.keras.Sequential([tf.keras.layers.Input((5, 3)), layer(4)])
+    with pytest.raises(ExportError, match="Expected a model without loops"):
+        te.export(model, tmp_path / "x.tflite", "int8", batch_size=1)
+
+
+def test_recurrent_layers_want_one_size(tmp_path: Path) -> None:
+    model = tf.keras.Sequential([tf.keras.layers.Input((5, 3)), tf.keras.layers.GRU(4)])
+    with pytest.raises(ExportError, match="pass batch_size=1"):
+        te.export(model, tmp_path / "x.tflite")
+
+
+@pytest.mark.parametrize("names", [["class"], ["a", "A"], ["a/b", "a.b"], ["x y", "x:0"], ["lambda", "b"]])
+@pytest.mark.parametrize("format", ["float32", "int8"])
+def test_names_that_python_functions_do_not_take(names: list[str], format: str, tmp_path: Path) -> None:
+    inputs = [layers.Input((4,), name=name) for name in names]
+    x = sum((i + 1) * layers.Dense(3)(tensor) for i, tensor in enumerate(inputs))
+    model = tf.keras.Model(inputs, layers.Lambda(lambda x: x, name="sum")(x))
+    result = te.export(model, tmp_path / "x.tflite", format)
+    assert format == "int8" or result.agreement.max_error < 1e-5
+    (signature,) = read_model(result.path).signatureDefs
+    assert sorted(entry.name.decode() for entry in signature.inputs) == sorted(names)
+
+
+def test_an_answer_that_depends_on_the_batch_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    """Ternary weight networks' threshold is a mean over the tensor, of activations over the batch."""
+    ternary = lq.quantizers.SteTern(ternary_weight_networks=True)
+    inputs = layers.Input((8, 8, 3))
+    x = lq.layers.QuantConv2D(8, 3, input_quantizer=ternary, kernel_quantizer="ste_sign")(inputs)
+    model = tf.keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    with pytest.raises(ExportError, match="answers otherwise for a sample alone than among others"):
+        te.export(model, tmp_path / "x.tflite")
+
+
+def test_what_is_no_model_no_file_no_option(tmp_path: Path) -> None:
+    model = tf.keras.Sequential([layers.Input((4,)), layers.Dense(3)])
+    path = te.export(model, tmp_path / "x.tflite").path
+    for call in (lambda: te.verify("x", path), lambda: te.floor_bytes(None), lambda: te.size_report(path, 5)):
+        with pytest.raises(ModelTypeError, match="Expected a legacy Keras model"):
+            call()
+    for call in (lambda: te.verify(model, None), lambda: te.size_report(5)):
+        with pytest.raises(ExportError, match=r"Expected a readable \.tflite file"):
+            call()
+    with pytest.raises(ExportError, match="Expected format to be"):
+        te.export(model, path, ["packed"])
+    with pytest.raises(ExportError, match="Expected optimize to be"):
+        te.export(model, path, "float32", optimize="small")
+    for call in (lambda: te.export(model, path, xnnpack="no"), lambda: te.verify(model, path, xnnpack=1)):
+        with pytest.raises(ExportError, match="Expected xnnpack to be True, False or None"):
+            call()
 
 
 def test_places_that_cannot_be_written_are_said_before_any_work(tmp_path: Path) -> None:

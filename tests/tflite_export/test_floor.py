@@ -88,3 +88,10 @@ def test_layers_that_another_model_reads_too_cost_the_same() -> None:
     before = te.floor_bytes(model)
     layers.Flatten()(model.layers[0].output)
     assert te.floor_bytes(model) == before == 4 * (2 * 4 + 4)
+
+
+def test_what_a_normalization_counted_is_no_parameter() -> None:
+    norm = layers.Normalization()
+    norm.adapt([[0.0, 1.0], [2.0, 3.0]])
+    # a mean and a variance of two each; 2*3 + 3 of the dense layer
+    assert te.floor_bytes(tf.keras.Sequential([layers.Input((2,)), norm, layers.Dense(3)])) == 4 * (4 + 9)

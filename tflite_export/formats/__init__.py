@@ -2,9 +2,9 @@
 
 from tflite_export.formats import binary, fast, float16, float32, hybrid, int8, packed  # noqa: F401
 from tflite_export.formats.base import CALIBRATION_SAMPLES, Built, Capability, Facts, Format, Promise, Request
-from tflite_export.formats.registry import choose_format, get_format, list_formats, register_format
+from tflite_export.formats.registry import check_aim, choose_format, get_format, list_formats, register_format
 
 __all__ = [
     "CALIBRATION_SAMPLES", "Built", "Capability", "Facts", "Format", "Promise", "Request",
-    "choose_format", "get_format", "list_formats", "register_format",
+    "check_aim", "choose_format", "get_format", "list_formats", "register_format",
 ]  # fmt: skip

@@ -50,7 +50,8 @@ class Facts:
         kernels: the quantised kernels as integers.
         unknown: ``layer.weight`` of quantised kernels whose levels are unknown, so that they are no integers.
         kernel_bits: ``layer.weight`` -> bits, of quantised kernels.
-        input_bits: layer -> bits of its input quantiser, for layers with a quantised kernel (32: real input).
+        input_bits: layer -> bits of its input quantiser, for layers with a quantised kernel (32: real input, or levels
+            that :func:`tflite_export.activations.input_levels` does not know).
         junctions: names of layers where paths meet or part; none in a sequential network.
         sign_inputs: layers with a quantised kernel whose input quantiser gives negative levels.
         open_inputs: names of inputs that leave other sizes open than the batch.

@@ -33,7 +33,7 @@ class Binary(Format):
     def refusal(self, facts: Facts) -> str | None:
         if facts.kernel_bits and not facts.binary:
             wide = [f"{name} has {bits}-bit weights" for name, bits in facts.kernel_bits.items() if bits != 1]
-            wide += [f"{k.layer}.{k.weight} has weights of 0 and 1" for k in facts.kernels if not k.integers.all()]
+            wide += [f"{k.layer}.{k.weight} has weights of 0" for k in facts.kernels if not k.integers.all()]
             return f'{wide[0] if wide else "no layer has 1-bit activations"}; use format="packed"'
         if facts.open_inputs:
             return f"{facts.open_inputs[0]} leaves a size open, and Larq Compute Engine fixes all"

@@ -37,7 +37,7 @@ class Fast(Format):
         matches = match_constants(graph, kernels)
         notes = [f"{name} stays float: not found in the file" for name in missing_layers(kernels, matches)]
         for match in matches:
-            bits = request.facts.input_bits[match.kernel.layer]
+            bits = max(request.facts.input_bits[layer] for layer in match.layers)
             for consumer in graph.consumers(match.tensor):
                 if not _as_integers(graph, match, bits, consumer):
                     store_as_bytes(graph, match, consumer)

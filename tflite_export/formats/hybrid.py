@@ -44,7 +44,7 @@ class Hybrid(Format):
             storage = storage_for(match.kernel.integers)
             if storage is None:
                 continue
-            bits = request.facts.input_bits[match.kernel.layer]
+            bits = max(request.facts.input_bits[layer] for layer in match.layers)
             for consumer in graph.consumers(match.tensor):
                 levels = _integer_levels(graph, match, bits, consumer)
                 if levels is not None:

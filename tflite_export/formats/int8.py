@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tflite_export.codes import match_constants
-from tflite_export.convert import to_litert
+from tflite_export.convert import has_loops, to_litert, traced_names
 from tflite_export.dynamic import store_as_bytes
 from tflite_export.formats.base import CALIBRATION_SAMPLES, EXACT, Built, Capability, Facts, Format, Promise, Request
 from tflite_export.formats.registry import register_format
@@ -83,12 +83,18 @@ def _exact(request: Request) -> Built:
 def _calibrated(request: Request) -> Built:
     import tensorflow as tf
 
+    if has_loops(request.model, request.batch_size) and len(to_litert(request.model, request.batch_size).subgraphs) > 1:
+        # TensorFlow 2.21: calibrating such a file ends the process
+        raise ExportError(
+            "Expected a model without loops, such as those of GRU and SimpleRNN layers: TensorFlow does not calibrate "
+            'them. Received: one with loops. Use format="float16", or LSTM layers, which become one operator each.'
+        )
     notes: tuple[str, ...] = ()
     data = request.data
     if data is None:
         data = generated_inputs(request.model, _GENERATED)
         notes = ("calibrated on generated inputs: pass data=... with real ones for a better file",)
-    names = list(request.model.input_names)
+    names = traced_names(request.model)
 
     def representative() -> Iterator[dict[str, Any]]:
         for i in range(min(len(data[0]), CALIBRATION_SAMPLES)):

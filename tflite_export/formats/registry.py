@@ -22,7 +22,7 @@ def get_format(name: str) -> Format:
     Raises:
         ExportError: there is none.
     """
-    if name not in _FORMATS:
+    if not isinstance(name, str) or name not in _FORMATS:
         raise ExportError(f"Expected format to be 'auto' or one of {', '.join(sorted(_FORMATS))}. Received: {name!r}.")
     return _FORMATS[name]
 
@@ -30,6 +30,16 @@ def get_format(name: str) -> Format:
 def list_formats() -> dict[str, Format]:
     """All registered formats by name."""
     return dict(_FORMATS)
+
+
+def check_aim(optimize: str) -> None:
+    """Refuses an unknown aim.
+
+    Raises:
+        ExportError: neither ``size`` nor ``speed``.
+    """
+    if optimize not in ("size", "speed"):
+        raise ExportError(f"Expected optimize to be 'size' or 'speed'. Received: {optimize!r}.")
 
 
 def choose_format(facts: Facts, optimize: str) -> tuple[str, str]:
@@ -45,8 +55,7 @@ def choose_format(facts: Facts, optimize: str) -> tuple[str, str]:
     Raises:
         ExportError: ``optimize`` is neither.
     """
-    if optimize not in ("size", "speed"):
-        raise ExportError(f"Expected optimize to be 'size' or 'speed'. Received: {optimize!r}.")
+    check_aim(optimize)
     if not facts.kernel_bits:
         return "float32", "no layer has a quantised kernel, and float32 is exact"
     widths = "/".join(f"{bits}" for bits in sorted(set(facts.kernel_bits.values())))
