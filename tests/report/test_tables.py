@@ -42,6 +42,18 @@ def test_cost() -> None:
     assert lines["total"] == ["total", "2.34", "k", "147", "k", "590", "k", "704", "B"]
 
 
+def test_narrow_terminals_lose_nothing() -> None:
+    layer = dict(name="a_long_name/conv", params=2304, macs=10**9, bops=10**10, memory=5e6, weight_bits=2, input_bits=2)
+    total = {"params": 2304, "macs": 10**9, "bops": 10**10, "memory": 5e6}
+    group = {"name": "a_long_name", "units": 1600, "layers": [f"conv{i}" for i in range(6)], "frozen": None}
+    for table in (
+        tables.cost_table("m", [layer], total),
+        tables.group_table([group]),
+        tables.comparison_table(NETWORK),
+    ):
+        assert "…" not in _text(table, 40)
+
+
 def test_groups() -> None:
     groups = [
         {"name": "a", "units": 16, "layers": [f"conv{i}" for i in range(6)], "frozen": None},

@@ -26,7 +26,7 @@ def comparison_table(network: NetworkReport) -> Table:
             value, change = column.cell(row, first)
             cells.append(f"{value} [dim]({change})[/dim]" if change else value)
         table.add_row(column.title, *cells)
-    return table
+    return _whole(table)
 
 
 def cost_table(name: str, layers: Sequence[Mapping[str, Any]], total: Mapping[str, float]) -> Table:
@@ -38,7 +38,7 @@ def cost_table(name: str, layers: Sequence[Mapping[str, Any]], total: Mapping[st
         total: params, macs, bops and memory of the whole model.
     """
     table = Table(title=f"Model {escape(name)}", title_justify="left", show_footer=True, box=box.SIMPLE_HEAD)
-    table.add_column("layer", "total", overflow="fold")
+    table.add_column("layer", "total")
     table.add_column("bits w/a", justify="right")
     table.add_column("parameters", words.count(total["params"]), justify="right")
     table.add_column("MACs", words.count(total["macs"]), justify="right")
@@ -54,7 +54,7 @@ def cost_table(name: str, layers: Sequence[Mapping[str, Any]], total: Mapping[st
             words.count(layer["bops"]) if multiplies else words.MISSING,
             words.size(layer["memory"]),
         )
-    return table
+    return _whole(table)
 
 
 def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
@@ -66,11 +66,11 @@ def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
     """
     dead = any(group.get("dead") for group in groups)
     table = Table(title="Channel groups", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("group", overflow="fold")
+    table.add_column("group")
     table.add_column("units", justify="right")
     if dead:
         table.add_column("dead", justify="right")
-    table.add_column("layers", overflow="fold")
+    table.add_column("layers")
     table.add_column("prunable")
     for group in groups:
         names = list(group["layers"])
@@ -83,7 +83,7 @@ def group_table(groups: Sequence[Mapping[str, Any]]) -> Table:
             escape(shown),
             f"no: {escape(frozen)}" if frozen else "yes",
         )
-    return table
+    return _whole(table)
 
 
 def score_table(criterion: str, groups: Sequence[Mapping[str, Any]]) -> Table:
@@ -94,19 +94,26 @@ def score_table(criterion: str, groups: Sequence[Mapping[str, Any]]) -> Table:
         groups: each with name, units and lowest (the units that go first).
     """
     table = Table(title=f"Units by {escape(criterion)}", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("group", overflow="fold")
+    table.add_column("group")
     table.add_column("units", justify="right")
     table.add_column("lowest first")
     for group in groups:
         table.add_row(escape(group["name"]), str(group["units"]), " ".join(map(str, group["lowest"])) + " ...")
-    return table
+    return _whole(table)
 
 
 def pairs_table(title: str, pairs: Mapping[str, str]) -> Table:
     """Names and values."""
     table = Table(title=escape(title), title_justify="left", show_header=False, box=box.SIMPLE)
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
+    table.add_column()
+    table.add_column()
     for name, value in pairs.items():
         table.add_row(escape(name), escape(value))
+    return _whole(table)
+
+
+def _whole(table: Table) -> Table:
+    """A table that breaks what a narrow terminal has no room for, rather than cut it."""
+    for column in table.columns:
+        column.overflow = "fold"
     return table
