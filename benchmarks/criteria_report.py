@@ -101,7 +101,7 @@ def tables(content: dict[str, Any]) -> str:
         )
     used = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     settings = content["settings"]
-    parts.append(f"Measured by {commands(content)}: {settings['dataset']}, {settings['split']} split ({used}).")
+    parts.append(f"Measured by{commands(content)}on {settings['dataset']}, {settings['split']} split ({used}).")
     return "\n\n".join(parts)
 
 

@@ -92,7 +92,7 @@ def from_search() -> str | None:
             parts = [f"**{setting}**", search_table(found, content["options"]["trials"])]
             if found.get("final"):
                 parts += ["After three epochs of fine-tuning:", final_table(found)]
-            return "\n\n".join([*parts, f"Measured by {commands(content)}."])
+            return "\n\n".join([*parts, f"Measured by{commands(content)}on {content['processor']}."])
     return None
 
 

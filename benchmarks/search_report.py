@@ -130,7 +130,7 @@ def tables(content: dict[str, Any]) -> str:
     if content.get("fidelity"):
         parts.append(f"How cheaper trials rank plans:\n\n{fidelity_table(content['fidelity'])}")
     used = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    parts.append(f"Measured by {commands(content)} on {content['processor']} ({used}).")
+    parts.append(f"Measured by{commands(content)}on {content['processor']} ({used}).")
     return "\n\n".join(parts)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from provenance import listed
+
 
 def table(header: list[str], rows: Iterable[list[str]]) -> str:
     """A Markdown table; columns but the first are right-aligned."""
@@ -17,18 +19,16 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
 def source(entries: Iterable[Mapping[str, Any]]) -> str:
     """The commands that measured these entries, and with what."""
     entries = list(entries)
-    used = sorted({f"`{entry['command']}`" + _seed(entry) for entry in entries})
+    seeds: dict[str, list[int]] = {}
+    for entry in entries:
+        seeds.setdefault(entry["command"], []).extend([entry["seed"]] if "seed" in entry else [])
     found = {f"{name} {version}" for entry in entries for name, version in entry["versions"].items()}
-    return f"Measured by {' and '.join(used)} ({', '.join(sorted(found))})."
+    return f"Measured by{listed(seeds, seeds)}({', '.join(sorted(found))})."
 
 
 def commands(content: Mapping[str, Any]) -> str:
-    """The commands that one file of results came from."""
-    return " and ".join(f"`{command}`" for command in content["commands"])
-
-
-def _seed(entry: Mapping[str, Any]) -> str:
-    return f", seed {entry['seed']}" if "seed" in entry else ""
+    """The commands that one file of results came from, for the middle of a sentence."""
+    return listed(content["commands"])
 
 
 def rendered(text: str, tables: Mapping[str, str], document: Path) -> str:

@@ -163,6 +163,30 @@ def test_beside_published_figures_by_hand(load_benchmark: Load) -> None:
     assert "no answer to the paper's" in load_benchmark("published").report([vgg_row(dataset="digits")], sizes)
 
 
+def test_commands_that_name_all_of_a_table(load_benchmark: Load) -> None:
+    provenance = load_benchmark("provenance")
+    whole = "python grid.py --budgets 0.5 --seeds 3 --methods uniform 'latent L1' random"
+    parts = {
+        whole: [1],
+        "python grid.py --budgets 0.5 --seeds 3 --methods 'latent L1'": [2],
+        "python grid.py --budgets 0.5 --seeds 1 --methods random 'latent L1' uniform": [0],
+    }
+    assert provenance.fewest(parts) == [whole]
+    assert provenance.listed(parts, parts) == f" `{whole}`, seeds 0, 1, 2 "
+    # the same in another order counts once
+    assert provenance.fewest(["a --methods b c", "a --methods c b"]) == ["a --methods b c"]
+    # another method, another way, another network, more seeds, a program's default: all to be named
+    for other in (
+        "python grid.py --budgets 0.5 --seeds 3 --methods thin",
+        "python grid.py --budgets 0.5 --seeds 3 --methods uniform --training 20",
+        "python grid.py --budgets 0.5 --seeds 3 --methods uniform --precisions 2",
+        "python grid.py --budgets 0.5 --seeds 4 --methods uniform",
+        "python magnitude.py --budgets 0.5 --seeds 3 --methods uniform",
+    ):
+        assert provenance.listed([whole, other], {}) == f"\n\n- `{min(whole, other)}`\n- `{max(whole, other)}`\n\n"
+    assert provenance.fewest(["a --criteria b", "a", "a --criteria 'b + c'"]) == ["a", "a --criteria 'b + c'"]
+
+
 def test_no_kept_plan_is_above_its_target() -> None:
     rows = json.loads((RESULTS / "published.json").read_text(encoding="utf-8"))
     assert {row["part"] for row in rows} == {"vgg16", "resnet50"}
