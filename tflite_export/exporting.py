@@ -254,7 +254,7 @@ def _is_junction(layer: Any, own: set[int]) -> bool:
 
 
 def _check_against_noise(
-    chosen: Format, promise: Promise, agreement: Agreement, noise: Agreement, batches: bool
+    chosen: Format, promise: Promise, agreement: Agreement, noise: Agreement, batches: bool = False
 ) -> None:
     """A net that flips levels under mere rounding noise may do so in the file too; anything beyond that is an error."""
     relaxed = Promise(
