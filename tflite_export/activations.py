@@ -35,7 +35,10 @@ def input_levels(layer: Any) -> InputLevels | None:
     bits = input_bits(layer)
     if bits > _MOST_BITS:
         return None
-    given = quantize(layer.input_quantizer, _ASKED)
+    try:
+        given = quantize(layer.input_quantizer, _ASKED)
+    except Exception:  # one that takes images only, or as many channels as its layer reads
+        return None
     largest = float(np.abs(given).max())
     signed = bool((given < 0).any())
     step = largest if signed else largest / (2**bits - 1)

@@ -48,6 +48,7 @@ def _unbounded(x: Any) -> Any:
         (_quantiser(3, _signed), None),
         (_quantiser(2, _unbounded), None),
         (_quantiser(16, _unbounded), None),
+        (_quantiser(1, lambda x: tf.sign(x - tf.reduce_mean(x, axis=[1, 2, 3]))), None),
         (None, None),
     ],
 )
